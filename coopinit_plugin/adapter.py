@@ -1,0 +1,252 @@
+"""How this generator and this discriminator are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+
+from coopinit_plugin.errors import CoopInitError
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How to call a pair of networks. Every hook left at ``None`` is inferred by :func:`coopinit_plugin.inspect`.
+
+    Args:
+        real: ``(batch) -> x`` of shape ``(N, *data_shape)``: the data in one batch of the loader, as D expects them.
+        latent: ``(n, device, batch) -> z``, anything that `generate` takes.
+        generate: ``(G, z) -> x̂`` of the shape of `x`.
+        score: ``(D, x, z, batch) -> f``, the logit (before any sigmoid), one number per sample where D gives one;
+            a patch map is averaged over its positions.
+        real_is_high: Whether D gives real samples the higher score; :func:`infer_sign` tells from your own loss.
+        d_loss: ``(f_real, f_fake) -> loss``, D's own loss in your loop, on raw scores. It settles the hand-over.
+        after_d_step: ``(D) -> None``, what your loop does after each step of D, e.g. weight clipping.
+        mask: 1 where the chain may move x, a tensor broadcast to x or ``(x) -> mask``.
+
+    ``x`` may be a tensor or a nest of lists, tuples and dicts of tensors.
+    """
+
+    real: Callable[[Any], Any] | None = None
+    latent: Callable[[int, torch.device, Any], Any] | None = None
+    generate: Callable[[nn.Module, Any], Any] | None = None
+    score: Callable[[nn.Module, Any, Any, Any], Tensor] | None = None
+    real_is_high: bool = True
+    d_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    after_d_step: Callable[[nn.Module], None] | None = None
+    mask: Any = None
+    ends_in_sigmoid: bool = field(default=False, kw_only=True)
+    findings: tuple[tuple[str, str, str], ...] = field(default=(), repr=False, compare=False, kw_only=True)
+    warnings: tuple[str, ...] = field(default=(), repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called."""
+        for name in ("real", "latent", "generate", "score", "d_loss", "after_d_step"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise CoopInitError(
+                    f"Adapter: {name}={hook!r} was given, but {name} is a function. "
+                    f"Write for example Adapter({name}={_EXAMPLES[name]})."
+                )
+        if not isinstance(self.real_is_high, bool):
+            raise CoopInitError(f"Adapter: real_is_high={self.real_is_high!r} was given, but it is True or False.")
+
+    def __str__(self) -> str:
+        """What was found and how, as a table; the warnings below it."""
+        if not self.findings:
+            return repr(self)
+        widths = [max(len(row[column]) for row in self.findings) for column in (0, 1)]
+        lines = [f"{what:<{widths[0]}}  {value:<{widths[1]}}  {how}".rstrip() for what, value, how in self.findings]
+        return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
+
+
+_EXAMPLES = {
+    "real": 'lambda batch: batch["image"]',
+    "latent": "lambda n, device, batch: torch.randn(n, 100, device=device)",
+    "generate": "lambda G, z: G(z)",
+    "score": "lambda D, x, z, batch: D(x)",
+    "d_loss": "lambda f_real, f_fake: torch.relu(1 - f_real).mean() + torch.relu(1 + f_fake).mean()",
+    "after_d_step": "lambda D: [p.data.clamp_(-0.01, 0.01) for p in D.parameters()]",
+}
+
+
+def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Whether D is trained to give real samples the higher score, asked of the user's own loss.
+
+    Args:
+        d_loss: D's loss, ``(f_real, f_fake) -> loss``.
+
+    Returns:
+        ``True`` where the loss is smaller at f(real) = +1, f(fake) = −1 than the other way round: the value for
+        ``Adapter(real_is_high=...)``.
+
+    Raises:
+        CoopInitError: where both give the same loss, or no finite one.
+
+    Example:
+        >>> infer_sign(lambda real, fake: torch.relu(1 - real).mean() + torch.relu(1 + fake).mean())
+        True
+    """
+    high, low = torch.ones(4, 1), -torch.ones(4, 1)
+    of_logits = loss_of_logits(d_loss)
+    up, down = float(of_logits(high, low)), float(of_logits(low, high))
+    if up == down or up != up or down != down:
+        raise CoopInitError(
+            f"infer_sign: d_loss gave {up:g} at f(real) = +1, f(fake) = -1 and {down:g} at the reverse, which tells no "
+            "sign. Is it D's loss as (f_real, f_fake) -> loss, on logits? Else say Adapter(real_is_high=True) or False."
+        )
+    return up < down
+
+
+def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """D's loss as a function of logits, also where the user's takes probabilities (``BCELoss`` after a sigmoid)."""
+
+    def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
+        try:
+            value = d_loss(f_real, f_fake).mean()
+            if not torch.isnan(value):
+                return value
+        except (RuntimeError, ValueError):
+            pass
+        try:
+            return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
+        except Exception as error:
+            raise CoopInitError(
+                f"Adapter.d_loss failed on scores of shape {tuple(f_real.shape)}: {type(error).__name__}: {error}\n"
+                "It is D's loss as a function of two tensors of scores of any length, e.g. "
+                f"Adapter(d_loss={_EXAMPLES['d_loss']})"
+            ) from error
+
+    return loss
+
+
+@dataclass
+class Pair:
+    """G and D bound to a complete adapter: the calls of the warm-up.
+
+    Attributes:
+        G: The generator, plain.
+        D: The discriminator, plain; the chain runs on it.
+        adapter: All four hooks given.
+        wrapped_G: What G learns through (its DDP wrapper in several processes), else G.
+        wrapped_D: The same for D.
+    """
+
+    G: nn.Module
+    D: nn.Module
+    adapter: Adapter
+    wrapped_G: nn.Module | None = None
+    wrapped_D: nn.Module | None = None
+    _copies_input: bool = False
+
+    def real(self, batch: Any) -> Any:
+        """The data in one batch."""
+        assert self.adapter.real is not None
+        return self.adapter.real(batch)
+
+    def latent(self, n: int, device: torch.device, batch: Any) -> Any:
+        """As many latents as there are samples, on the device."""
+        assert self.adapter.latent is not None
+        return move(self.adapter.latent(n, device, batch), device)
+
+    def generate(self, z: Any) -> Any:
+        """G(z), the graph kept; z goes in as a container of its own, for G's that change it."""
+        assert self.adapter.generate is not None
+        release_graphs(self.G)
+        return self.adapter.generate(self.wrapped_G or self.G, fresh(z))
+
+    def score(self, x: Any, z: Any, batch: Any) -> Tensor:
+        """f(x), high on real, patch maps averaged; on the plain D."""
+        return self._score(self.D, x, z, batch)
+
+    def learn(self, x: Any, z: Any, batch: Any) -> Tensor:
+        """f(x) through what D learns through."""
+        return self._score(self.wrapped_D or self.D, x, z, batch)
+
+    def after_d_step(self) -> None:
+        """What the user's loop does after each step of D."""
+        if self.adapter.after_d_step is not None:
+            self.adapter.after_d_step(self.D)
+
+    def mask(self, x: Any) -> Any:
+        """1 where the chain may move x, or ``None``."""
+        given = self.adapter.mask
+        return given(x) if callable(given) else given
+
+    def unsynchronised(self) -> AbstractContextManager[None]:
+        """Hold back the exchange of D's gradients between processes, where there is one."""
+        no_sync = getattr(self.wrapped_D, "no_sync", None)
+        return no_sync() if no_sync is not None else nullcontext()
+
+    @staticmethod
+    def detached(x: Any) -> Any:
+        """The samples without their graph."""
+        return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, x)
+
+    def _score(self, discriminator: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
+        assert self.adapter.score is not None
+        if self._copies_input:
+            x = tree_map(torch.clone, x)
+        try:
+            f = self.adapter.score(discriminator, x, fresh(z), batch)
+        except RuntimeError as error:
+            # D's whose first layer works in place cannot take a leaf of the graph: give them a copy from here on.
+            if self._copies_input or "leaf Variable that requires grad" not in str(error):
+                raise
+            self._copies_input = True
+            return self._score(discriminator, x, z, batch)
+        f = per_sample(f, tree_leaves(x)[0].shape[0])
+        return f if self.adapter.real_is_high else -f
+
+
+def per_sample(f: Tensor, n: int) -> Tensor:
+    """One score a sample: patch maps averaged over positions; scores that are not per sample left as they are."""
+    if f.ndim > 1 and f.shape[0] == n:
+        return f.flatten() if f.numel() == n else f.flatten(1).mean(1)
+    return f.flatten()
+
+
+def fresh(z: Any) -> Any:
+    """The same tensors in new containers."""
+    return z if isinstance(z, Tensor) else tree_map(lambda leaf: leaf, z)
+
+
+def move(nest: Any, device: torch.device) -> Any:
+    """Every tensor of the nest on the device."""
+
+    def to(leaf: Any) -> Any:
+        return leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
+
+    return to(nest) if isinstance(nest, Tensor) else tree_map(to, nest)
+
+
+def tensors(nest: Any) -> Iterator[Tensor]:
+    """The tensors in a nest."""
+    yield from (leaf for leaf in tree_flatten(nest)[0] if isinstance(leaf, Tensor))
+
+
+def release_graphs(module: nn.Module) -> None:
+    """Detach buffers that kept the graph of an earlier pass, which a second backward would run into."""
+    for buffer in module.buffers():
+        if buffer.grad_fn is not None:
+            buffer.detach_()
+
+
+@contextmanager
+def executed(module: nn.Module, seen: list[tuple[str, nn.Module, Any, Any]]) -> Iterator[None]:
+    """Record every submodule's call, in the order in which the calls end: (name, module, inputs, output)."""
+    handles = [
+        child.register_forward_hook(lambda m, given, output, name=name: seen.append((name, m, given, output)))
+        for name, child in module.named_modules()
+        if name
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

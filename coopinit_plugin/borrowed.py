@@ -1,0 +1,215 @@
+"""The user's modules and random state: copied, borrowed, and given back as they were."""
+
+from __future__ import annotations
+
+import copy
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from coopinit_plugin.errors import CoopInitError
+
+State = dict[str, Tensor]
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The plain module inside DDP, DataParallel and ``torch.compile``, in any order."""
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(inside := module.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+            module = inside
+        else:
+            return module
+
+
+def device_of(module: nn.Module) -> torch.device | None:
+    """The device of the module's first parameter."""
+    return next((parameter.device for parameter in module.parameters()), None)
+
+
+def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
+
+    Raises:
+        CoopInitError: for what is no module, has no parameters or uninitialised ones, or cannot be copied.
+    """
+    plain = []
+    for name, module in (("generator", generator), ("discriminator", discriminator)):
+        if not isinstance(module, nn.Module):
+            hint = f" Give an instance: {module.__name__}(...)." if isinstance(module, type) else ""
+            raise CoopInitError(
+                f"{name} is a {type(module).__name__}; expected a torch.nn.Module.{hint} A composite network is best "
+                "wrapped in a small nn.Module whose forward calls its parts."
+            )
+        module = unwrap(module)
+        parameters = list(module.parameters())
+        if any(is_lazy(parameter) for parameter in parameters):
+            raise CoopInitError(
+                f"{name} ({type(module).__name__}) has lazy layers that are not initialised yet. Run one forward pass "
+                "before warm_start, with a batch of the real size."
+            )
+        if not any(parameter.is_floating_point() for parameter in parameters):
+            raise CoopInitError(
+                f"{name} ({type(module).__name__}) has no parameters: there is nothing to train. Was the network "
+                "itself passed, and are its layers registered (nn.ModuleList instead of a list)?"
+            )
+        plain.append(module)
+    memo = {id(tensor): tensor.detach().clone() for module in plain for tensor in _graph_tensors(module)}
+    try:
+        ours_g, ours_d = copy.deepcopy((plain[0], plain[1]), memo)
+    except Exception as error:
+        raise CoopInitError(
+            f"The networks cannot be copied (copy.deepcopy: {type(error).__name__}: {error}). The warm-up works on "
+            "copies so that yours stay whole. Take what cannot be copied (locks, open files, generators, process "
+            "groups) off the modules during the call, or give the class a __deepcopy__."
+        ) from error
+    for module in (ours_g, ours_d):
+        _strip_accelerate(module)
+        trained = list(module.parameters())
+        if not any(parameter.requires_grad for parameter in trained):
+            for parameter in trained:
+                parameter.requires_grad_(parameter.is_floating_point())
+        for parameter in trained:
+            parameter.grad = None
+    return ours_g, ours_d
+
+
+def state_of(module: nn.Module) -> State:
+    """Parameters and persistent buffers under the plain module's keys, the live tensors themselves."""
+    return {key: value for key, value in unwrap(module).state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+
+
+def cpu_copy(state: State) -> State:
+    """The values, contiguous, on the CPU; tied tensors stay one tensor."""
+    taken: dict[int, Tensor] = {}
+    for value in state.values():
+        if id(value) not in taken:
+            taken[id(value)] = value.detach().to("cpu", copy=True).contiguous()
+    return {key: taken[id(value)] for key, value in state.items()}
+
+
+def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
+    """Write the values into the modules' own tensors: all of them, or none.
+
+    An error or an interrupt on the way puts every tensor back, bit for bit. Identity, device, dtype, memory format and
+    flags of the tensors stay.
+
+    Args:
+        targets: (how the module is called in messages, the module, the values).
+
+    Raises:
+        CoopInitError: where names or shapes differ; nothing has been changed then.
+    """
+    plan: list[tuple[Tensor, Tensor]] = []
+    for name, module, state in targets:
+        own = state_of(module)
+        problems = [f"{key} is missing in the weights" for key in own if key not in state]
+        problems += [f"{key} is not in the module" for key in state if key not in own]
+        problems += [
+            f"{key} has shape {tuple(own[key].shape)} in the module, {tuple(state[key].shape)} in the weights"
+            for key in own
+            if key in state and own[key].shape != state[key].shape
+        ]
+        if problems:
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            raise CoopInitError(
+                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {'; '.join(problems[:3])}{more}. "
+                "Nothing was changed. Build the network with the same arguments as the one that was warmed up."
+            )
+        plan += [(own[key], state[key]) for key in own]
+    with torch.inference_mode(False), torch.no_grad():
+        before = [tensor.detach().clone() for tensor, _ in plan]
+        with _interrupts_held() as interrupted:
+            try:
+                for tensor, value in plan:
+                    tensor.copy_(value)
+                if interrupted:
+                    raise KeyboardInterrupt
+            except BaseException:
+                for (tensor, _), value in zip(plan, before, strict=True):
+                    tensor.copy_(value)
+                raise
+
+
+@contextmanager
+def borrowed_randomness(seed: int, loader: Any = None) -> Iterator[None]:
+    """Seed every random generator inside; put all their states back at the end.
+
+    Python's, NumPy's and torch's global ones on every device, and those that a DataLoader and its samplers own (these
+    are put back, not seeded).
+    """
+    numpy = sys.modules.get("numpy")
+    accelerators = [torch.cuda] if torch.cuda.is_available() else []
+    python_state = random.getstate()
+    numpy_state = numpy.random.get_state() if numpy else None
+    torch_state = torch.get_rng_state()
+    device_states = [backend.get_rng_state_all() for backend in accelerators]
+    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    owned = [(generator, generator.get_state()) for generator in _loader_generators(loader)]
+    try:
+        random.seed(seed)
+        if numpy:
+            numpy.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        for backend, states in zip(accelerators, device_states, strict=True):
+            backend.set_rng_state_all(states)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)
+        for generator, state in owned:
+            generator.set_state(state)
+
+
+def _loader_generators(loader: Any) -> list[torch.Generator]:
+    sampler = getattr(loader, "sampler", None)
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = [loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = {id(g): g for g in (getattr(o, "generator", None) for o in owners) if isinstance(g, torch.Generator)}
+    return list(found.values())
+
+
+def _graph_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors kept as attributes or buffers that still hang on a graph; ``copy.deepcopy`` refuses them."""
+    for child in module.modules():
+        for kept in tree_leaves([value for name, value in vars(child).items() if name not in ("_modules",)]):
+            if isinstance(kept, Tensor) and not kept.is_leaf:
+                yield kept
+
+
+def _strip_accelerate(module: nn.Module) -> None:
+    """Undo in a copy what ``Accelerator.prepare`` hung on the module: a forward bound to the original."""
+    for child in module.modules():
+        if "_original_forward" in vars(child):
+            vars(child).pop("forward", None)
+            vars(child).pop("_original_forward", None)
+        vars(child).pop("_is_accelerate_prepared", None)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[list[int]]:
+    """Collect Ctrl-C instead of raising it, where this is the main thread."""
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)

@@ -1,0 +1,132 @@
+"""The hand-over: D's logits, by one scale and one shift, made fit for the adversarial loss that follows.
+
+The likelihood fixes neither offset nor scale of f: after the warm-up D tells real from generated, but with logits so
+small that the first adversarial steps rewrite it. So the user's own D loss is minimised over the two numbers of an
+affine map f → s·(f + b), on about a thousand real and generated samples; no other weight of D moves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from coopinit_plugin.adapter import Adapter, loss_of_logits
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+WIDEST_STD = 12.0  # with Sigmoid and BCELoss in fp32 the gradient on a generated sample is 0 from logit 17 on
+SMALLEST_STD = 0.05
+
+LOSSES: dict[str, Loss] = {
+    "logistic": lambda real, fake: softplus(-real).mean() + softplus(fake).mean(),
+    "hinge": lambda real, fake: torch.relu(1 - real).mean() + torch.relu(1 + fake).mean(),
+    "least_squares": lambda real, fake: (real - 1).square().mean() + fake.square().mean(),
+    "relativistic": lambda real, fake: softplus(fake - real).mean(),
+}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The map f → scale·(f + shift)."""
+
+    scale: float
+    shift: float
+
+
+def unit_scale(real: Tensor, fake: Tensor) -> Affine:
+    """Standard deviation 1 and means symmetric about 0: the scale that hurt no loss, for when none is known."""
+    return Affine(1 / max(_spread(real, fake), 1e-12), -_middle(real, fake))
+
+
+def line_search(loss: Loss, real: Tensor, fake: Tensor, *, scalable: bool = True, shiftable: bool = True) -> Affine:
+    """The affine map of D's output under which D's loss is smallest.
+
+    Args:
+        loss: D's loss, ``(f_real, f_fake) -> loss``.
+        real: f on real samples, ``(M,)``.
+        fake: f on as many generated ones.
+        scalable: Whether the scale can be chosen.
+        shiftable: Whether the shift can.
+
+    Returns:
+        The best of a grid, refined twice. Where the loss falls without end as the logits grow (a Wasserstein critic),
+        no scale is the best one and :func:`unit_scale` is returned.
+    """
+    spread, middle = max(_spread(real, fake), 1e-12), _middle(real, fake) if shiftable else 0.0
+    low, high = (SMALLEST_STD / spread, WIDEST_STD / spread) if scalable else (1.0, 1.0)
+    scales = torch.linspace(math.log(low), math.log(high), 25 if scalable else 1, dtype=torch.float64).exp()
+    offsets = torch.linspace(-3, 3, 25, dtype=torch.float64) * spread if shiftable else torch.zeros(1)
+    best, least = Affine(1.0, -middle), math.inf
+    for _ in range(3):
+        centre = best.shift
+        for scale in scales.tolist():
+            for offset in sorted(offsets.tolist(), key=abs):  # a shift that gains nothing stays the symmetric one
+                shift = centre + offset
+                value = float(loss(scale * (real + shift), scale * (fake + shift)).mean())
+                if value < least - 1e-6 * min(abs(least), 1.0):
+                    best, least = Affine(scale, shift), value
+        if scalable:
+            ratio = float(scales[1] / scales[0])
+            scales = (best.scale * ratio ** torch.linspace(-1, 1, 9, dtype=torch.float64)).clamp(low, high)
+        if shiftable:
+            offsets = torch.linspace(-1, 1, 9, dtype=torch.float64) * float(offsets[1] - offsets[0])
+    return unit_scale(real, fake) if _unbounded(loss, best, real, fake) else best
+
+
+def critic_scale(real: Tensor, fake: Tensor, gradient_norms: Tensor, penalty: float = 10.0) -> Affine:
+    """The scale that minimises a Wasserstein critic's loss with its gradient penalty, in closed form.
+
+    −s·gap + λ·mean((s·‖∇f‖ − 1)²) is smallest at s = (gap + 2λ·mean‖∇f‖) / (2λ·mean‖∇f‖²) (Gulrajani et al. 2017).
+
+    Args:
+        real: f on real samples.
+        fake: f on generated ones.
+        gradient_norms: ‖∇f‖ between them, one number per sample.
+        penalty: λ.
+    """
+    gap = max(float(real.mean() - fake.mean()), 0.0)
+    squared = max(float(gradient_norms.square().mean()), 1e-24)
+    return Affine((gap + 2 * penalty * float(gradient_norms.mean())) / (2 * penalty * squared), -_middle(real, fake))
+
+
+def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss]:
+    """Which adversarial loss follows: its kind, and D's loss as a function of signed logits.
+
+    Args:
+        asked: ``WarmStartConfig.handover``.
+        adapter: Complete; its `d_loss` and whether D ends in a sigmoid decide where "auto" was asked.
+    """
+    if asked != "auto":
+        return asked, LOSSES.get(asked, _none)
+    if adapter.d_loss is not None:
+        own, sign = loss_of_logits(adapter.d_loss), 1.0 if adapter.real_is_high else -1.0
+        return "d_loss", lambda real, fake: own(sign * real, sign * fake)
+    if adapter.ends_in_sigmoid:
+        return "logistic", LOSSES["logistic"]
+    return "unit", _none
+
+
+def _none(real: Tensor, fake: Tensor) -> Tensor:
+    raise AssertionError("this kind of hand-over is not a line search")
+
+
+def _unbounded(loss: Loss, best: Affine, real: Tensor, fake: Tensor) -> bool:
+    """Whether the loss goes on falling in proportion to the scale, below any level."""
+    values = [
+        float(loss(k * best.scale * (real + best.shift), k * best.scale * (fake + best.shift)).mean())
+        for k in (1, 10, 100)
+    ]
+    return values[2] < values[1] < values[0] and values[2] < 0
+
+
+def _spread(real: Tensor, fake: Tensor) -> float:
+    return float((real.std(correction=0) + fake.std(correction=0)) / 2)
+
+
+def _middle(real: Tensor, fake: Tensor) -> float:
+    return float((real.mean() + fake.mean()) / 2)

@@ -1,0 +1,121 @@
+"""One cooperative iteration: Algorithm 1 of CoopNets, on the user's generator and discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
+
+from coopinit_plugin.adapter import Pair
+from coopinit_plugin.balance import BalancedStep
+from coopinit_plugin.langevin import Draw, gradient_rms, langevin
+from coopinit_plugin.modes import frozen, refresh_statistics
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same from one iteration to the next.
+
+    Attributes:
+        steps: Langevin steps K.
+        noise: Noise ε of a step, in σ.
+        energy_l2: Weight λ of mean f² in D's loss.
+        scale: σ of each tensor of a sample.
+        draw: Source of the chain's noise, ``(mean, std) -> sample``.
+        backward: Runs a loss backwards.
+    """
+
+    steps: int
+    noise: float
+    energy_l2: float
+    scale: list[float]
+    draw: Draw = torch.normal
+    backward: Callable[[Tensor], None] = Tensor.backward
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one iteration leaves behind, still on the device.
+
+    Attributes:
+        fake: G(z), detached.
+        statistics: Mean f(x), variance of f(x), mean f(x̃), variance of f(x̃), mean squared displacement in σ².
+    """
+
+    fake: Any
+    statistics: Tensor
+
+
+def cooperate(
+    pair: Pair, x: Any, z: Any, batch: Any, step: BalancedStep, settings: Settings, adam_g: Optimizer, adam_d: Optimizer
+) -> Outcome:
+    """Run one iteration; G's and D's weights change in place.
+
+    Args:
+        pair: G and D with their adapter.
+        x: Real samples.
+        z: Latents, as many as there are samples in `x`.
+        batch: The loader's batch that `x` was taken from (it may carry conditions).
+        step: The chain's step size; started here where it has not been.
+        settings: What stays the same.
+        adam_g: G's optimizer.
+        adam_d: D's optimizer.
+    """
+    refresh_statistics(pair.D, lambda: pair.score(x, z, batch))
+
+    # 1. g = G(z); the chain begins at x̃₀ = g
+    g = pair.generate(z)
+
+    # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen
+    def f(samples: Any) -> Tensor:
+        return pair.score(samples, z, batch)
+
+    with frozen(pair.D):
+        if step.size is None:
+            step.start(settings.noise, gradient_rms(f, g, settings.scale))
+        refined = langevin(
+            f,
+            g,
+            steps=settings.steps,
+            drift=step.size or 0.0,
+            noise=settings.noise,
+            scale=settings.scale,
+            cap=step.cap if step.size else None,
+            mask=pair.mask(x),
+            draw=settings.draw,
+        )
+
+    # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
+    adam_g.zero_grad(set_to_none=True)
+    teaching = teaching_loss(g, refined, settings.scale)
+    settings.backward(teaching)
+    adam_g.step()
+
+    # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
+    adam_d.zero_grad(set_to_none=True)
+    f_refined = pair.learn(refined, z, batch)
+    with pair.unsynchronised():  # one exchange of gradients for the two terms
+        settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
+    f_real = pair.learn(x, z, batch)
+    settings.backward(settings.energy_l2 * f_real.square().mean() - f_real.mean())
+    adam_d.step()
+    pair.after_d_step()
+
+    real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
+    refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
+    found = [real_mean, real_variance, refined_mean, refined_variance, teaching.detach()]
+    return Outcome(pair.detached(g), torch.stack([value.float() for value in found]))
+
+
+def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:
+    """Mean over all elements of ((g − x̃) / σ)², the refined samples held fixed."""
+    parts = [
+        torch.nn.functional.mse_loss(ours, target, reduction="sum") / sigma**2
+        for ours, target, sigma in zip(tree_leaves(g), tree_leaves(refined), scale, strict=True)
+    ]
+    return torch.stack(parts).sum() / sum(leaf.numel() for leaf in tree_leaves(g))

@@ -1,0 +1,53 @@
+"""Distances between samples and data, for data of any shape and without any trained network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+WIDEST = 16_384  # elements of a sample that the projections see; more are sampled at random
+
+
+class SlicedWasserstein:
+    """Sliced Wasserstein-2 distance over fixed random directions (Bonneel et al. 2015).
+
+    The root of the mean, over directions w with ‖w‖ = 1, of W₂² between the projections ⟨w, x/σ⟩ of two sample sets.
+    Cheap, and without a network to trust: on stacked digits it falls as the number of covered modes grows.
+
+    Args:
+        x: Samples whose shape and device count.
+        scale: σ of each tensor of a sample.
+        directions: How many.
+        seed: Draws the directions.
+    """
+
+    def __init__(self, x: Any, scale: list[float], directions: int = 128, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._scale = scale
+        flat = self._flat(x)
+        width = flat.shape[1]
+        self._chosen: Tensor | None = None
+        if width > WIDEST:
+            self._chosen = torch.randperm(width, generator=generator)[:WIDEST].to(flat.device)
+            width = WIDEST
+        w = torch.randn(width, directions, generator=generator)
+        self._directions = (w / w.norm(dim=0)).to(flat.device)
+
+    def project(self, x: Any) -> Tensor:
+        """Projections of the samples, ``(N, directions)``."""
+        flat = self._flat(x)
+        return (flat if self._chosen is None else flat[:, self._chosen]) @ self._directions
+
+    @staticmethod
+    def between(a: Tensor, b: Tensor) -> Tensor:
+        """The distance between two sets of projections of equal size, in σ."""
+        return (a.sort(dim=0).values - b.sort(dim=0).values).square().mean().sqrt()
+
+    def _flat(self, x: Any) -> Tensor:
+        leaves = tree_leaves(x)
+        return torch.cat(
+            [leaf.detach().float().flatten(1) / sigma for leaf, sigma in zip(leaves, self._scale, strict=True)], dim=1
+        )
