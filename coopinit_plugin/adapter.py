@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
+from coopinit_plugin.batch_parts import move
 from coopinit_plugin.errors import CoopInitError
 
 
@@ -214,20 +215,6 @@ def per_sample(f: Tensor, n: int) -> Tensor:
 def fresh(z: Any) -> Any:
     """The same tensors in new containers."""
     return z if isinstance(z, Tensor) else tree_map(lambda leaf: leaf, z)
-
-
-def move(nest: Any, device: torch.device) -> Any:
-    """Every tensor of the nest on the device."""
-
-    def to(leaf: Any) -> Any:
-        return leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
-
-    return to(nest) if isinstance(nest, Tensor) else tree_map(to, nest)
-
-
-def tensors(nest: Any) -> Iterator[Tensor]:
-    """The tensors in a nest."""
-    yield from (leaf for leaf in tree_flatten(nest)[0] if isinstance(leaf, Tensor))
 
 
 def release_graphs(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from coopinit_plugin.adapter import move, tensors
+from coopinit_plugin.batch_parts import batch_size, move
 from coopinit_plugin.errors import CoopInitError
 
 
@@ -80,8 +80,3 @@ class Batches:
     def close(self) -> None:
         """Let go of the iterator and its workers."""
         del self._iterator
-
-
-def batch_size(batch: Any) -> int | None:
-    """The length of the first dimension of the batch's first tensor that has one."""
-    return next((int(tensor.shape[0]) for tensor in tensors(batch) if tensor.ndim), None)

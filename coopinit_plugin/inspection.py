@@ -6,35 +6,35 @@ Where two readings are possible nothing is guessed: the error names the hook to 
 from __future__ import annotations
 
 import dataclasses
-import inspect as signatures
-from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from coopinit_plugin.adapter import Adapter, executed, fresh, infer_sign
-from coopinit_plugin.batches import Batches, batch_size
+from coopinit_plugin.adapter import Adapter, executed, fresh, infer_sign, per_sample
+from coopinit_plugin.batch_parts import (
+    Part,
+    batch_size,
+    could_be_data,
+    could_be_labels,
+    describe,
+    first_line,
+    get,
+    move,
+    parts,
+)
+from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import borrowed_randomness, copies, device_of, unwrap
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.latents import Condition, Guess, arguments, condition_of, first_layer, guesses, takes_images
 from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode
+from coopinit_plugin.scores import Sigmoids, ends_in_sigmoid, logit_score, pick_score
+from coopinit_plugin.traits import bounded_output, traits
 
-ATTEMPTS = 3  # forward passes of G that the search for its latent may take
-LATENT_SIZES = (
-    *("z_dim", "nz", "latent_dim", "dim_z", "latent_size", "noise_dim", "z_size", "zdim", "nz_dim", "n_z", "n_latent"),
-    *("latent_channels", "dim_latent", "code_dim", "style_dim", "z_channels"),
-)
-CLASS_COUNTS = ("c_dim", "num_classes", "n_classes", "n_class", "classes", "label_dim", "num_labels")
-CONDITIONS = (
-    *("c", "y", "label", "labels", "class_labels", "cond", "condition", "conditions", "class_idx", "cls"),
-    *("target", "targets"),
-)
-LISTS = ("styles", "zs", "latents", "noises", "codes")
-RESHAPES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Mean", "Transpose", "Permute", "Select", "Alias", "Clone")
+ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
+CLEAR = 1.0  # a difference of mean logits that a fresh D does not show
 
 
 def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adapter: Adapter | None = None) -> Adapter:
@@ -52,11 +52,16 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
     Raises:
         CoopInitError: where something cannot be known; the message shows the line to write.
     """
-    with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(seed=0):
+    with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(0, loader):
         G, D = copies(generator, discriminator)
         device = device_of(D) or torch.device("cpu")
-        stream = Batches(loader, device)
-        return look(G.to(device), D, stream.peek(), device, adapter or Adapter())
+        found = look(G.to(device), D, Batches(loader, device).peek(), device, adapter or Adapter())
+    wrapped = [
+        (letter, type(module).__name__, f"seen through, to {type(unwrap(module)).__name__}")
+        for letter, module in (("wrapper of G", generator), ("wrapper of D", discriminator))
+        if unwrap(module) is not module
+    ]
+    return dataclasses.replace(found, findings=found.findings + tuple(wrapped))
 
 
 def look(G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter) -> Adapter:
@@ -64,84 +69,68 @@ def look(G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Ad
     with kept_buffers(G, D), kept_modes(G, D):
         G.train()
         likelihood_mode(D)
-        with torch.random.fork_rng(devices=[]):
-            return _Search(G, D, batch, device, given).run()
+        return _Look(G, D, batch, device, given).complete()
 
 
-class _Search:
-    """What is known so far about one pair and one batch."""
+class _Look:
+    """One look at one pair: what is given, and what has been found so far."""
 
     def __init__(self, G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter) -> None:
         self.G, self.D, self.batch, self.device, self.given = G, D, batch, device, given
+        self.named = list(parts(batch))
+        self.data = [part for part in self.named if could_be_data(part) and not could_be_labels(part)]
+        self.n = batch_size(batch) or 0
         self.findings: list[tuple[str, str, str]] = []
         self.warnings: list[str] = []
-        self.named = list(named_tensors(batch))
-        self.n = batch_size(batch) or 0
-        self.condition: Callable[[Any], Tensor] | None = None
-        self.source: tuple[Any, ...] | None = None  # where in the batch the input of an image-to-image G is
 
-    def run(self) -> Adapter:
-        """The complete adapter."""
-        if not self.named and self.given.real is None:
-            raise CoopInitError(
-                f"A batch of your loader is a {type(self.batch).__name__} in which no tensor was found. Say where the "
-                'data are: adapter=coopinit_plugin.Adapter(real=lambda batch: batch["image"])'
-            )
-        self._refuse_what_is_no_data()
-        latent, generate, out = self._generator()
-        real, pick = self._data(out)
+    def complete(self) -> Adapter:
+        """The adapter with every hook."""
+        if self.given.real is None:
+            self._refuse_what_is_no_data()
+        else:
+            self._given_real()
+        guess, generate, out = self._generator()
+        real, pick = self._data(out, guess.source)
         x, fake = real(self.batch), pick(out)
         self.n = tree_leaves(x)[0].shape[0]
         self._check_data(x)
         self._ranges(x, fake)
-        inferred_generate = generate if self.given.generate else lambda G, z: pick(generate(G, z))
-        z = latent(self.n, self.device, self.batch)
-        score, sigmoid = self._discriminator(x, z)
-        self._layers()
-        if self.given.d_loss is not None:
-            high = self._sign()
-        else:
-            high = self.given.real_is_high
-            if sigmoid:
-                self._found("sign", "real is high" if high else "real is low", "assumed, as after a sigmoid")
-            else:
-                self._found("sign", "real is high" if high else "real is low", "assumed" if high else "given")
-            if high and not sigmoid:
-                self.warnings.append(
-                    "No look at D tells whether it is high on real: assumed yes. Check with "
-                    "coopinit_plugin.infer_sign(your_d_loss), or give Adapter(d_loss=your_d_loss)."
-                )
-        return dataclasses.replace(
+        score, sigmoid = self._discriminator(x, guess)
+        high = self._sign(sigmoid)
+        adapter = dataclasses.replace(
             self.given,
             real=real,
-            latent=latent,
-            generate=inferred_generate,
+            latent=guess.latent,
+            generate=lambda G, z: pick(generate(G, z)),
             score=score,
             real_is_high=high,
             ends_in_sigmoid=sigmoid,
-            findings=tuple(self.findings),
-            warnings=tuple(self.warnings),
         )
+        self._compare(adapter, x, fake)
+        self.findings += traits(self.G, self.D)
+        self._found("batch", f"{self.n} samples", "kept throughout; smaller batches are left out")
+        return dataclasses.replace(adapter, findings=tuple(self.findings), warnings=tuple(self.warnings))
 
     def _found(self, what: str, value: str, how: str) -> None:
         self.findings.append((what, value, how))
 
-    # --- data
+    # --- the data
 
     def _refuse_what_is_no_data(self) -> None:
-        if self.given.real is not None:
+        if not self.named:
+            raise CoopInitError(
+                f"A batch of your loader is a {type(self.batch).__name__} in which no tensor was found. Say where the "
+                'data are: adapter=coopinit_plugin.Adapter(real=lambda batch: batch["image"])'
+            )
+        if self.data:
             return
-        floating = [name for name, _, tensor in self.named if tensor.is_floating_point() and tensor.ndim >= 2]
-        if floating:
-            return
-        shown = "; ".join(f"{name} is {describe(tensor)}" for name, _, tensor in self.named)
-        pictures = [(name, tensor) for name, _, tensor in self.named if tensor.ndim >= 3]
-        if pictures:
-            name = pictures[0][0]
+        shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in self.named)
+        whole = [part for part in self.named if part.tensor.ndim >= 3]
+        if whole:
             raise CoopInitError(
                 f"The data are whole numbers ({shown}), but D and the Langevin chain need floating point in the range "
                 "that G produces. Say how your loop scales them, e.g. for a G that ends in tanh: "
-                f"adapter=coopinit_plugin.Adapter(real=lambda batch: {name}.float() / 127.5 - 1)"
+                f"adapter=coopinit_plugin.Adapter(real=lambda batch: {whole[0].name}.float() / 127.5 - 1)"
             )
         raise CoopInitError(
             f"No data found in a batch: {shown}. Expected a floating-point tensor of shape (N, ...), such as images "
@@ -149,69 +138,67 @@ class _Search:
             "adapter=coopinit_plugin.Adapter(real=lambda batch: batch[0])"
         )
 
-    def _data(self, out: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-        """Which part of the batch is the data, and which of G's output: those that have one shape."""
-        parts = list(named_tensors(out))
-        if self.given.real is not None:
-            return self._data_given(out, parts)
-        floating = [
-            (name, keys, tensor) for name, keys, tensor in self.named if tensor.is_floating_point() and tensor.ndim >= 2
-        ]
-        if len(parts) > 1 and [p[2].shape for p in parts] == [f[2].shape for f in floating] and self.source is None:
-            nest = tree_flatten(out)[1]
-            where = [keys for _, keys, _ in floating]
-            self._found("data", f"{len(parts)} tensors", "as G gives them")
-            return (lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest)), (lambda out: out)
-        fits = [
-            (name, keys, tensor, part)
-            for name, keys, tensor in floating
-            for part in parts
-            if part[2].shape == tensor.shape and keys != self.source
-        ]
-        if not fits:
-            raise CoopInitError(self._mismatch(floating, parts))
-        if len({keys for _, keys, _, _ in fits}) > 1:
-            names = ", ".join(dict.fromkeys(name for name, _, _, _ in fits))
-            raise CoopInitError(
-                f"Which tensor of the batch is the data? {names} all have the shape of G's output "
-                f"{tuple(fits[0][2].shape)}. Say it: adapter=coopinit_plugin.Adapter(real=lambda batch: {fits[0][0]})"
-            )
-        if len(fits) > 1:
-            names = ", ".join(f"out{part[0][5:]}" for _, _, _, part in fits)
-            raise CoopInitError(
-                f"Which part of G's output is the sample? {names} all have the data's shape. Say it: "
-                "adapter=coopinit_plugin.Adapter(generate=lambda G, z: G(z)[0])"
-            )
-        name, keys, tensor, (_, where_out, _) = fits[0]
-        self._found("data", describe(tensor), f"{name}, has the shape of G's output")
-        if where_out:
-            self._found("G's sample", "out" + "".join(f"[{key!r}]" for key in where_out), "has the data's shape")
-        return (lambda batch: get(batch, keys)), (lambda out: get(out, where_out))
-
-    def _data_given(self, out: Any, parts: list[Named]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    def _given_real(self) -> None:
         assert self.given.real is not None
-        x = self.given.real(self.batch)
+        try:
+            x = self.given.real(self.batch)
+        except Exception as error:
+            raise CoopInitError(
+                f"Adapter.real failed on a batch, {describe(self.batch)}: {first_line(error)}\n"
+                "It is a function of one batch of the loader, e.g. real=lambda batch: batch[0]"
+            ) from error
         leaves = tree_leaves(x)
         if not leaves or not all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
             raise CoopInitError(
                 f"Adapter.real returned {describe(x)}; expected a floating-point tensor (N, ...) or a nest of such, "
                 "in the range that G produces, e.g. real=lambda batch: batch[0].float() / 127.5 - 1"
             )
-        self._found("data", ", ".join(describe(leaf) for leaf in leaves), "given (real)")
-        shapes = [leaf.shape for leaf in leaves]
-        if [part[2].shape for part in parts] == shapes:
-            nest = tree_flatten(x)[1]
-            return self.given.real, (lambda out: tree_unflatten([t for _, _, t in named_tensors(out)], nest))
-        fits = [part for part in parts if len(shapes) == 1 and part[2].shape == shapes[0]]
-        if len(fits) != 1 or self.given.generate is not None:
-            raise CoopInitError(self._mismatch([("real(batch)", (), leaf) for leaf in leaves], parts))
-        where = fits[0][1]
-        return self.given.real, (lambda out: get(out, where))
+        self.data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(x)]
+        self.n = leaves[0].shape[0] if leaves[0].ndim else 0
 
-    def _mismatch(self, data: list[Named], parts: list[Named]) -> str:
-        """Why data and G's output do not go together, and what to do."""
-        gave = ", ".join(str(tuple(tensor.shape)) for _, _, tensor in parts) or "no tensor"
-        have = ", ".join(f"{name} {tuple(tensor.shape)}" for name, _, tensor in data)
+    def _data(self, out: Any, source: tuple[Any, ...] | None) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+        """Which part of the batch is the data, and which of G's output the sample: those of one shape."""
+        given = self.given.real
+        made = list(parts(out, "out"))
+        shapes = [part.tensor.shape for part in self.data]
+        if len(made) > 1 and [part.tensor.shape for part in made] == shapes and source is None:
+            nest = tree_flatten(given(self.batch) if given else out)[1]
+            where = [part.keys for part in self.data]
+            self._found("data", ", ".join(describe(part.tensor) for part in self.data), "as G gives them")
+            real = given or (lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest))
+            return real, (lambda out: tree_unflatten([part.tensor for part in parts(out)], nest))
+        fits = [
+            (ours, theirs)
+            for ours in self.data
+            for theirs in made
+            if theirs.tensor.shape == ours.tensor.shape and (given is not None or ours.keys != source)
+        ]
+        if not fits or (given is not None and len(shapes) > 1):
+            raise CoopInitError(self._mismatch(made))
+        candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
+        if len(candidates) > 1:
+            raise CoopInitError(
+                f"Which tensor of the batch is the data? {' and '.join(candidates)} have the shape of G's output, "
+                f"{tuple(fits[0][0].tensor.shape)}. Say it: adapter=coopinit_plugin.Adapter(real=lambda batch: "
+                f"{candidates[0]})"
+            )
+        if len(fits) > 1:
+            names = " and ".join(theirs.name for _, theirs in fits)
+            raise CoopInitError(
+                f"Which part of G's output is the sample? {names} have the data's shape. Say it: "
+                f"adapter=coopinit_plugin.Adapter(generate=lambda G, z: G(z)[{fits[0][1].keys[0]!r}])"
+            )
+        ours, theirs = fits[0]
+        how = "given (real)" if given else f"{ours.name}, has the shape of G's output"
+        self._found("data", describe(ours.tensor), how)
+        if theirs.keys:
+            self._found("G's sample", theirs.name, "the part of its output that has the data's shape")
+        keys, where_out = ours.keys, theirs.keys
+        return given or (lambda batch: get(batch, keys)), (lambda out: get(out, where_out))
+
+    def _mismatch(self, made: list[Part]) -> str:
+        gave = ", ".join(str(tuple(part.tensor.shape)) for part in made) or "no tensor"
+        have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in self.data)
         return (
             f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so "
             "their shapes must be the same. Resize or reorder the loader's data, or G; or say how your own loop "
@@ -239,141 +226,148 @@ class _Search:
     def _ranges(self, x: Any, fake: Any) -> None:
         for ours, theirs in zip(tree_leaves(fake), tree_leaves(x), strict=True):
             low, high = float(theirs.min()), float(theirs.max())
-            glow, ghigh = float(ours.min()), float(ours.max())
-            self._found("range", f"[{low:.3g}, {high:.3g}]", f"data; G starts at [{glow:.3g}, {ghigh:.3g}]")
-        final = last_activation(self.G)
-        if final is not None and not isinstance(fake, (list, tuple, dict)):
-            name, bottom, top = final
-            margin = 0.01 * (top - bottom)
-            if low < bottom - margin or high > top + margin:
-                self.warnings.append(
-                    f"G's output spans [{bottom:g}, {top:g}] ({name}), your data [{low:.3g}, {high:.3g}]: G can never "
-                    "reach them. Scale the data as your loop does: Adapter(real=lambda batch: ...)."
-                )
-            elif bottom < 0 <= low and high > 0.5 * top:
-                self.warnings.append(
-                    f"G's output spans [{bottom:g}, {top:g}] ({name}), your data only [{low:.3g}, {high:.3g}]; "
-                    "data in [0, 1] usually want scaling: Adapter(real=lambda batch: batch[0] * 2 - 1)."
-                )
+            start = f"G starts at [{float(ours.min()):.3g}, {float(ours.max()):.3g}]"
+            self._found("range", f"[{low:.3g}, {high:.3g}]", f"of the data; {start}")
+        bound = bounded_output(self.G)
+        if bound is None or len(tree_leaves(x)) > 1:
+            return
+        name, bottom, top = bound
+        spans = f"G's output spans [{bottom:g}, {top:g}] ({name}), your data"
+        if low < bottom - 0.01 * (top - bottom) or high > top + 0.01 * (top - bottom):
+            self.warnings.append(
+                f"{spans} [{low:.3g}, {high:.3g}]: G can never reach them. Scale the data as your loop does, e.g. "
+                "Adapter(real=lambda batch: batch[0] / 127.5 - 1)."
+            )
+        elif bottom < 0 <= low:
+            self.warnings.append(
+                f"{spans} only [{low:.3g}, {high:.3g}]. If your loop scales them first, say so: "
+                "Adapter(real=lambda batch: batch[0] * 2 - 1)."
+            )
 
-    # --- generator
+    # --- the generator
 
-    def _generator(self) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
-        """(latent, generate, G's output) — proved by a forward pass."""
-        if self.given.latent is not None:
-            latent = self.given.latent
-            generate = self.given.generate or call_generator
-            z = latent(self.n, self.device, self.batch)
-            self._found("latent", describe(z), "given (latent)")
-            return latent, generate, self._run(generate, z)
-        if self.given.generate is not None and not list(self._latents()):
-            raise CoopInitError(self._no_latent([]))
-        tried: list[str] = []
+    def _generator(self) -> tuple[Guess, Callable[[nn.Module, Any], Any], Any]:
+        """(What G takes, how it is called, its output), proved by a forward pass."""
         generate = self.given.generate or call_generator
-        for latent, how in list(self._latents())[:ATTEMPTS]:
-            z = latent(self.n, self.device, self.batch)
+        if self.given.latent is not None:
+            guess = Guess(self.given.latent, "given (latent)")
+            z = move(guess.latent(self.n, self.device, self.batch), self.device)
             try:
-                out = self._run(generate, z, quietly=True)
+                out = self._run(generate, z)
             except Exception as error:
-                tried.append(f"  G({describe(z)}): {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+                raise CoopInitError(
+                    f"G ({type(self.G).__name__}) does not take {describe(z)}: {first_line(error)}\nGive what your "
+                    "loop passes to it: adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: ..., "
+                    "generate=lambda G, z: G(z))"
+                ) from error
+            self._found("latent", describe(z), guess.how)
+            return guess, generate, out
+        condition = None if self.given.generate is not None else condition_of(self.G, "G", self.named)
+        tried: list[str] = []
+        works: list[tuple[Guess, Any]] = []
+        misfit: Any = None
+        for guess in list(guesses(self.G, self.named, condition))[:ATTEMPTS]:
+            z = guess.latent(self.n, self.device, self.batch)
+            try:
+                out = self._run(generate, z)
+            except Exception as error:
+                tried.append(f"  G({describe(z)}): {first_line(error)}")
                 continue
-            if not self._fits(out):
+            if not self._fits(out, guess.source):
                 tried.append(f"  G({describe(z)}) gave {describe(out)}")
-                self._misfit = out
+                misfit = out
                 continue
-            self._found("latent", describe(z), how)
-            return latent, generate, out
-        misfit = getattr(self, "_misfit", None)
-        if misfit is not None and all(" gave " in line for line in tried):
-            floating = [named for named in self.named if named[2].is_floating_point() and named[2].ndim >= 2]
-            raise CoopInitError(self._mismatch(floating, list(named_tensors(misfit))))
-        raise CoopInitError(self._no_latent(tried))
+            works.append((guess, out))
+            if guess.source is None:
+                break
+        if not works:
+            if misfit is not None and len(tried) == sum(" gave " in line for line in tried):
+                raise CoopInitError(self._mismatch(list(parts(misfit))))
+            raise CoopInitError(self._unknown_latent(tried))
+        sources = [guess for guess, _ in works if guess.source is not None]
+        if len(sources) > 1 or (sources and len(works) > len(sources)):
+            raise CoopInitError(
+                f"Which tensor of the batch does G translate? {' and '.join(g.how.split(':')[0] for g in sources)} go "
+                "through it. Say it, e.g. adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: batch['A'], "
+                "real=lambda batch: batch['B'])"
+            )
+        guess, out = works[0]
+        z = guess.latent(self.n, self.device, self.batch)
+        self._found("latent" if guess.source is None else "source", describe(z), guess.how)
+        if condition is not None:
+            self._found("G's condition", condition[1].text, f"argument {condition[0] + 1} of its forward")
+        return guess, generate, out
 
-    def _no_latent(self, tried: list[str]) -> str:
-        lines = "\n".join(["Tried:", *tried]) if tried else "No size was found in its attributes or first layer."
+    def _unknown_latent(self, tried: list[str]) -> str:
+        first = first_layer(self.G)
+        if first is not None and takes_images(first, self.data) and not tried:
+            why = f" Its first layer, {first[2]}, takes images like the data: which, or noise of that shape?"
+        elif len(arguments(self.G)[0]) > 1 and not tried:
+            why = f" Its forward needs {', '.join(arguments(self.G)[0])}."
+        else:
+            why = "" if tried else " No size was found in its attributes or first layer."
+        lines = "\nTried:\n" + "\n".join(tried) if tried else ""
         return (
-            f"What does G ({type(self.G).__name__}) take? {lines}\n"
-            "Say what your loop passes to it, e.g. adapter=coopinit_plugin.Adapter("
-            "latent=lambda n, device, batch: torch.randn(n, 100, device=device))"
+            f"What does G ({type(self.G).__name__}) take?{why}{lines}\nSay what your loop passes to it, e.g. "
+            "adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: torch.randn(n, 100, device=device))"
         )
 
-    def _run(self, generate: Callable[..., Any], z: Any, *, quietly: bool = False) -> Any:
-        try:
-            with torch.no_grad():
-                return generate(self.G, fresh(z))
-        except Exception as error:
-            if quietly:
-                raise
-            raise CoopInitError(
-                f"G ({type(self.G).__name__}) does not take {describe(z)}: {type(error).__name__}: {error}\n"
-                "Give what your loop passes to it, adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: "
-                "..., generate=lambda G, z: G(z))"
-            ) from error
+    def _run(self, generate: Callable[[nn.Module, Any], Any], z: Any) -> Any:
+        with torch.no_grad():
+            return generate(self.G, fresh(z))
 
-    def _fits(self, out: Any) -> bool:
+    def _fits(self, out: Any, source: tuple[Any, ...] | None) -> bool:
         """Whether some part of G's output has the shape of some part of the data."""
-        if self.given.real is not None:
-            wanted = {leaf.shape for leaf in tree_leaves(self.given.real(self.batch)) if isinstance(leaf, Tensor)}
-        else:
-            wanted = {t.shape for _, keys, t in self.named if t.is_floating_point() and t.ndim >= 2}
-        return any(t.shape in wanted for _, _, t in named_tensors(out))
+        wanted = {part.tensor.shape for part in self.data if self.given.real is not None or part.keys != source}
+        return any(part.tensor.shape in wanted for part in parts(out))
 
-    def _latents(self) -> Iterator[tuple[Callable[..., Any], str]]:
-        """Latents that G may take, the likeliest first."""
-        names = required_arguments(self.G)
-        size = next(((n, getattr(self.G, n)) for n in LATENT_SIZES if is_count(getattr(self.G, n, None))), None)
-        first = first_layer(self.G)
-        shapes: list[tuple[tuple[int, ...], str]] = []
-        if size is not None:
-            shapes += [(tail, f"G.{size[0]} = {size[1]}") for tail in tails(size[1], first)]
-        if first is not None and (size is None or first[1] != size[1]):
-            shapes += [(tail, f"G's first layer, {first[2]}") for tail in tails(first[1], first)]
-        takes_list = bool(names) and names[0] in LISTS
-        for tail, how in shapes:
-            for as_list in (takes_list, not takes_list) if takes_list else (False,):
-                yield normal(tail, as_list), f"{how}; standard normal assumed"
+    # --- the discriminator
 
-    # --- discriminator
-
-    def _discriminator(self, x: Any, z: Any) -> tuple[Callable[..., Tensor], bool]:
-        """(score, whether D ends in a sigmoid) — proved by a forward pass."""
+    def _discriminator(self, x: Any, guess: Guess) -> tuple[Callable[..., Tensor], bool]:
+        """(score, whether D ends in a sigmoid), proved by a forward pass."""
         if self.given.score is not None:
-            f = self._score_given(x, z)
-            self._found("D's score", describe(f), "given (score)")
-            return self.given.score, False
+            return self._given_score(x, guess), False
+        condition = condition_of(self.D, "D", self.named)
+        call = call_discriminator(condition)
         seen: list[tuple[str, nn.Module, Any, Any]] = []
-        probe = _Sigmoids()
+        sigmoids = Sigmoids()
         try:
-            with executed(self.D, seen), probe:
-                out = self.D(fresh(x))
+            with executed(self.D, seen), sigmoids:
+                out = call(self.D, fresh(x), self.batch)
         except Exception as error:
             raise CoopInitError(
-                f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {type(error).__name__}: "
-                f"{str(error).splitlines()[0][:200] if str(error) else ''}\n"
+                f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n"
                 "Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: "
                 "D(x, batch[1])) or, where D sees a condition beside x, D(torch.cat([batch['A'], x], 1))"
             ) from error
-        pick, how = self._pick(out)
+        pick, how = pick_score(out, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)])
         f = pick(out)
         self._finite(f)
-        sigmoid = ends_in_sigmoid(f)
-        if not sigmoid:
-            self._found("D's score", describe(f), how)
-            self._probability(f)
-            return (lambda D, x, z, batch: pick(D(x))), False
-        name = next((n for n, m, _, o in reversed(seen) if isinstance(m, nn.Sigmoid) and o.numel() == f.numel()), None)
-        self._found("D's score", describe(f), f"{how}; the logit before its final sigmoid")
-        if name is not None:
-            return logit_of_module(name), True
-        return logit_of_function, True
+        if condition is not None:
+            self._found("D's condition", condition[1].text, f"argument {condition[0] + 1} of its forward")
+        if ends_in_sigmoid(f):
+            score, logit = logit_score(call, f, seen, sigmoids.taken)
+            self._found("D's score", describe(f), f"{how}; {logit}")
+            return score, True
+        self._found("D's score", describe(f), how)
+        f = f.detach()
+        if f.numel() > 1 and float(f.min()) >= 0 and 0 < float(f.max()) <= 1:
+            self.warnings.append(
+                "All of D's scores lie in [0, 1] but no sigmoid was seen. If they are probabilities, give the logit: "
+                "Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
+            )
+        return (lambda D, x, z, batch: pick(call(D, x, batch))), False
 
-    def _score_given(self, x: Any, z: Any) -> Tensor:
-        assert self.given.score is not None
+    def _given_score(self, x: Any, guess: Guess) -> Callable[..., Tensor]:
+        score = self.given.score
+        assert score is not None
+        z = guess.latent(self.n, self.device, self.batch)
         try:
-            f = self.given.score(self.D, fresh(x), fresh(z), self.batch)
+            f = score(self.D, fresh(x), fresh(z), self.batch)
         except Exception as error:
             raise CoopInitError(
-                f"Adapter.score failed on a real batch, x = {describe(x)}: {type(error).__name__}: {error}"
+                f"Adapter.score failed on a real batch, x = {describe(x)}: {first_line(error)}\n"
+                "It is called as score(D, x, z, batch), e.g. score=lambda D, x, z, batch: D(x)"
             ) from error
         if not isinstance(f, Tensor) or not f.is_floating_point():
             raise CoopInitError(
@@ -381,25 +375,13 @@ class _Search:
                 "score=lambda D, x, z, batch: D(x)[0]"
             )
         self._finite(f)
-        return f
-
-    def _pick(self, out: Any) -> tuple[Callable[[Any], Tensor], str]:
-        """The score in D's output."""
-        if isinstance(out, Tensor):
-            self._per_sample(out)
-            return (lambda out: out), "D(x)"
-        raise CoopInitError(
-            f"Which part of D's output is the score? D(x) gave {describe(out)}. Say it, e.g. "
-            "adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D(x)[0])"
-        )
-
-    def _per_sample(self, f: Tensor) -> None:
-        if f.ndim == 2 and f.shape[0] == self.n and f.shape[1] > 1:
-            raise CoopInitError(
-                f"D gives {f.shape[1]} numbers per sample, shape {tuple(f.shape)}: scores to average, or classes of "
-                "which one counts? Say it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: "
-                "D(x).mean(1))"
+        self._found("D's score", describe(f), "given (score)")
+        if ends_in_sigmoid(f):
+            self.warnings.append(
+                "Adapter.score returns a probability, whose gradient dies where D is sure. Return the logit, e.g. "
+                "torch.logit(D(x), 1e-6), or leave score out: a final sigmoid is seen through."
             )
+        return score
 
     def _finite(self, f: Tensor) -> None:
         if not torch.isfinite(f).all():
@@ -408,108 +390,38 @@ class _Search:
                 "that had diverged?) and the range of the data."
             )
 
-    def _probability(self, f: Tensor) -> None:
-        if f.numel() > 1 and float(f.min()) >= 0 and float(f.max()) <= 1 and float(f.max()) > 0:
+    def _sign(self, sigmoid: bool) -> bool:
+        """Whether D is high on real: told by the user's own loss, else as given."""
+        if self.given.d_loss is not None:
+            high, how = infer_sign(self.given.d_loss), "told by d_loss"
+        else:
+            high = self.given.real_is_high
+            how = "given (real_is_high)" if not high else "assumed, as after a sigmoid" if sigmoid else "assumed"
+        self._found("sign", "real is high" if high else "real is low", how)
+        if how == "assumed":
             self.warnings.append(
-                "All of D's scores lie in [0, 1] but no sigmoid was seen. If they are probabilities, give the logit: "
-                "Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
+                "I cannot know whether D is high on real: assumed yes. Check with "
+                "coopinit_plugin.infer_sign(your_d_loss), or give Adapter(d_loss=your_d_loss)."
             )
-
-    def _sign(self) -> bool:
-        """The sign that the user's own loss tells; it overrules the default."""
-        assert self.given.d_loss is not None
-        high = infer_sign(self.given.d_loss)
-        self._found("sign", "real is high" if high else "real is low", "told by d_loss")
         return high
 
-    def _layers(self) -> None:
-        for letter, module in (("G", self.G), ("D", self.D)):
-            kinds = {type(m).__name__ for m in module.modules() if isinstance(m, _NormBase)}
-            kinds |= {type(m).__name__ for m in module.modules() if "Dropout" in type(m).__name__}
-            kinds |= {type(m).__name__ for m in module.modules() if isinstance(m, nn.RNNBase)}
-            if any("spectral" in type(h).__name__.lower() for h in _normalisation_hooks(module)):
-                kinds.add("spectral norm")
-            count = sum(p.numel() for p in module.parameters())
-            trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-            frozen = "" if trained == count else f", {count - trained:,} of them frozen"
-            self._found(letter, f"{type(module).__name__}, {count:,} parameters{frozen}", ", ".join(sorted(kinds)))
-        self._found("batch", str(self.n), "kept throughout; smaller batches are left out")
-
-
-Named = tuple[str, tuple[Any, ...], Tensor]
-
-
-def named_tensors(nest: Any, keys: tuple[Any, ...] = ()) -> Iterator[Named]:
-    """Each tensor in nested lists, tuples and mappings: how to write it, its keys, itself."""
-    if isinstance(nest, Tensor):
-        yield "batch" + "".join(f"[{key!r}]" for key in keys), keys, nest
-    elif isinstance(nest, Mapping):
-        for key in nest:
-            yield from named_tensors(nest[key], (*keys, key))
-    elif isinstance(nest, (list, tuple)):
-        for index, part in enumerate(nest):
-            yield from named_tensors(part, (*keys, index))
-
-
-def get(nest: Any, keys: tuple[Any, ...]) -> Any:
-    """What stands in the nest under the keys."""
-    return reduce(lambda part, key: part[key], keys, nest)
-
-
-def describe(value: Any) -> str:
-    """A value as its users know it: shape and dtype of tensors, containers around them."""
-    if isinstance(value, Tensor):
-        kind = str(value.dtype).removeprefix("torch.")
-        return f"{tuple(value.shape)} {kind}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {describe(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        inside = ", ".join(describe(part) for part in value)
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
-    return type(value).__name__
-
-
-def is_count(value: Any) -> bool:
-    """Whether an attribute is a size."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def required_arguments(module: nn.Module) -> list[str]:
-    """Names of the positional arguments that forward cannot do without."""
-    arguments = signatures.signature(module.forward).parameters.values()
-    return [
-        a.name for a in arguments if a.default is a.empty and a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)
-    ]
-
-
-def first_layer(module: nn.Module) -> tuple[nn.Module, int, str] | None:
-    """The first registered layer that has a weight: (layer, input size, its name)."""
-    for name, child in module.named_modules():
-        for attribute in ("in_features", "in_channels", "input_size"):
-            if is_count(getattr(child, attribute, None)) and list(child.parameters(recurse=False)):
-                return child, int(getattr(child, attribute)), f"{name}: {type(child).__name__}"
-        weight = getattr(child, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(child, nn.Embedding):
-            return child, int(weight.shape[1]), f"{name}: {type(child).__name__}"
-    return None
-
-
-def tails(size: int, first: tuple[nn.Module, int, str] | None) -> list[tuple[int, ...]]:
-    """Shapes of one latent of that size, the likeliest for that first layer first."""
-    layer = first[0] if first is not None else None
-    if isinstance(layer, nn.modules.conv._ConvNd) and first is not None and first[1] == size:
-        return [(size, *[1] * len(layer.kernel_size)), (size,)]
-    return [(size,)]
-
-
-def normal(tail: tuple[int, ...], as_list: bool = False) -> Callable[..., Any]:
-    """A standard normal latent of that shape."""
-
-    def latent(n: int, device: torch.device, batch: Any) -> Any:
-        z = torch.randn(n, *tail, device=device)
-        return [z] if as_list else z
-
-    return latent
+    @torch.no_grad()
+    def _compare(self, adapter: Adapter, x: Any, fake: Any) -> None:
+        """See whether D has already been trained the other way round."""
+        assert adapter.score is not None
+        assert adapter.latent is not None
+        z = adapter.latent(self.n, self.device, self.batch)
+        real, made = (
+            per_sample(adapter.score(self.D, fresh(nest), fresh(z), self.batch), self.n) for nest in (x, fake)
+        )
+        if not adapter.real_is_high:
+            real, made = -real, -made
+        if float(made.mean() - real.mean()) > CLEAR and float(made.min()) > float(real.max()):
+            self.warnings.append(
+                f"D scores every sample of G above every real one (mean {float(made.mean()):.2f} against "
+                f"{float(real.mean()):.2f}). If D has been trained already, it is low on real: "
+                f"Adapter(real_is_high={not adapter.real_is_high})."
+            )
 
 
 def call_generator(G: nn.Module, z: Any) -> Any:
@@ -517,62 +429,11 @@ def call_generator(G: nn.Module, z: Any) -> Any:
     return G(*z) if isinstance(z, tuple) else G(z)
 
 
-def ends_in_sigmoid(f: Tensor) -> bool:
-    """Whether f's last operation, reshapes and averages aside, was a sigmoid."""
-    node = f.grad_fn
-    while node is not None and node.name().startswith(RESHAPES) and node.next_functions:
-        node = node.next_functions[0][0]
-    return node is not None and node.name().startswith("Sigmoid")
-
-
-def logit_of_module(name: str) -> Callable[..., Tensor]:
-    """The score that goes into D's last ``nn.Sigmoid``, taken by a hook for the length of the call."""
-
-    def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
-        taken: list[Tensor] = []
-        sigmoid = unwrap(D).get_submodule(name)
-        handle = sigmoid.register_forward_pre_hook(lambda _, given: taken.append(given[0]))
-        try:
-            D(x)
-        finally:
-            handle.remove()
-        return taken[-1]
-
-    return score
-
-
-def logit_of_function(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
-    """The score that goes into the last call of a sigmoid in D's forward."""
-    with _Sigmoids() as sigmoids:
-        D(x)
-    return sigmoids.taken[-1]
-
-
-class _Sigmoids(TorchFunctionMode):
-    """Keep what is given to every sigmoid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("sigmoid", "sigmoid_"):
-            self.taken.append(args[0].clone() if func.__name__ == "sigmoid_" else args[0])
-        return func(*args, **(kwargs or {}))
-
-
-def last_activation(G: nn.Module) -> tuple[str, float, float] | None:
-    """(name, lowest, highest) of the bounded function that G ends in, where it is a module."""
-    modules = [m for m in G.modules() if not list(m.children())]
-    if modules and isinstance(modules[-1], nn.Tanh):
-        return "tanh", -1.0, 1.0
-    if modules and isinstance(modules[-1], nn.Sigmoid):
-        return "sigmoid", 0.0, 1.0
-    return None
-
-
-def _normalisation_hooks(module: nn.Module) -> Iterator[Any]:
-    for child in module.modules():
-        yield from child._forward_pre_hooks.values()
-        if type(child).__name__ == "_SpectralNorm":
-            yield child
+def call_discriminator(condition: tuple[int, Condition] | None) -> Callable[[nn.Module, Any, Any], Any]:
+    """``D(x)``, with the condition where it belongs."""
+    if condition is None:
+        return lambda D, x, batch: D(x)
+    position, labels = condition
+    if position == 0:
+        return lambda D, x, batch: D(labels.take(batch), x)
+    return lambda D, x, batch: D(x, labels.take(batch))
