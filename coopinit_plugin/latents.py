@@ -133,8 +133,8 @@ def condition_of(module: nn.Module, letter: str, named: list[Part]) -> tuple[int
         if embedding is None:
             raise CoopInitError(
                 f"{letter} takes a condition, and {part.name} holds whole numbers, but neither an nn.Embedding nor a "
-                f"{letter} takes a condition, and {part.name} holds whole numbers, but neither an nn.Embedding nor "
-                f"Say it: {_hook(letter, part.name)}"
+                f"class count ({', '.join(CLASS_COUNTS[:4])}, ...) tells whether it wants class numbers or one-hot "
+                f"rows. Say it: {_hook(letter, part.name)}"
             )
         return position, Condition(lambda batch: get(batch, keys).flatten().long(), f"{part.name}, class numbers")
     classes = count
