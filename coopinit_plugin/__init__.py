@@ -4,7 +4,8 @@ from coopinit_plugin.adapter import Adapter, infer_sign
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.inspection import inspect
-from coopinit_plugin.result import StepReport, WarmStart
+from coopinit_plugin.report import StepReport
+from coopinit_plugin.result import WarmStart
 from coopinit_plugin.warmup import warm_start
 
 __version__ = "0.1.0"

@@ -155,6 +155,11 @@ class Pair:
         assert self.adapter.latent is not None
         return move(self.adapter.latent(n, device, batch), device)
 
+    def draw(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:
+        """(x, z, batch): the data in the batch, and as many latents."""
+        x = self.real(batch)
+        return x, self.latent(tree_leaves(x)[0].shape[0], device, batch), batch
+
     def generate(self, z: Any) -> Any:
         """G(z), the graph kept; z goes in as a container of its own, for G's that change it."""
         assert self.adapter.generate is not None

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +19,9 @@ from torch import nn
 from coopinit_plugin.borrowed import State, give_back
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.report import StepReport
 
 GENERATOR, DISCRIMINATOR, CONFIG = "generator.safetensors", "discriminator.safetensors", "config.json"
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Statistics of one iteration, plain floats.
-
-    Attributes:
-        iteration: From 1.
-        real: Mean logit of the real batch.
-        refined: Mean logit of the refined samples.
-        spread: Mean of the two standard deviations s; the balance looks at (real − refined) / s.
-        step_size: Drift coefficient a of this iteration's chain, in units in which the data have σ = 1.
-        displacement: RMS of x̃_K − G(z), in σ.
-        distance: Newest sliced Wasserstein distance of generated to real samples, in σ; ``None`` before the first.
-        seconds: Since the first iteration began.
-    """
-
-    iteration: int
-    real: float
-    refined: float
-    spread: float
-    step_size: float
-    displacement: float
-    distance: float | None
-    seconds: float
-
-    @property
-    def gap(self) -> float:
-        """The score gap, mean f(x) − mean f(x̃_K)."""
-        return self.real - self.refined
 
 
 class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coopinit", "energy-based-model"]):

@@ -1,0 +1,97 @@
+"""D's logits fitted to the adversarial loss that follows: scores collected, the map found, the map applied."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from coopinit_plugin.adapter import Pair
+from coopinit_plugin.batches import Batches
+from coopinit_plugin.engine import Engine
+from coopinit_plugin.handover import Affine, critic_scale, following_loss, line_search, unit_scale
+from coopinit_plugin.heads import find_heads
+from coopinit_plugin.langevin import input_gradient
+from coopinit_plugin.modes import frozen, kept_buffers, kept_modes, likelihood_mode
+
+logger = logging.getLogger(__name__)
+
+SAMPLES = 1024
+
+
+def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str, Any]:
+    """Scale and shift D's last layer so that the user's D loss is smallest.
+
+    Args:
+        pair: G and D after the warm-up; D's last layer changes.
+        batches: Real samples.
+        asked: ``WarmStartConfig.handover``.
+        run: The engine.
+
+    Returns:
+        What was done and how the logits lie now, for the summary.
+    """
+    x, z, batch = pair.draw(batches.peek(), run.device)
+    real, fake = _scores(pair, batches, run)
+    kind, loss = following_loss(asked, pair.adapter)
+    affine, moved = Affine(1.0, 0.0), ""
+    if kind != "none":
+        with kept_modes(pair.D):
+            likelihood_mode(pair.D)
+            heads = find_heads(pair.D, lambda: pair.score(x, z, batch))
+        scalable, shiftable = bool(heads.scaled), heads.shifted is not None
+        moved = " and ".join(["scale"] * scalable + ["shift"] * shiftable)
+        if kind == "unit":
+            affine = unit_scale(real, fake)
+        elif kind == "wasserstein":
+            affine = critic_scale(real, fake, _gradient_norms(pair, x, z, batch))
+        else:
+            affine = line_search(loss, real, fake, scalable=scalable, shiftable=shiftable)
+        affine = Affine(affine.scale if scalable else 1.0, affine.shift if shiftable else 0.0)
+        heads.apply(affine)
+        real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
+        if not moved:
+            logger.warning(
+                "D's last layer admits neither scale nor shift (spectral norm and no bias?); its logits, of standard "
+                "deviation %.2g, stay as the warm-up left them.",
+                float(real.std()),
+            )
+    return {
+        "handover": kind,
+        "handover_moved": moved,
+        "handover_scale": affine.scale,
+        "handover_shift": affine.shift,
+        "logit_real_mean": float(real.mean()),
+        "logit_real_std": float(real.std(correction=0)),
+        "logit_fake_mean": float(fake.mean()),
+        "logit_fake_std": float(fake.std(correction=0)),
+    }
+
+
+def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
+    """Scores of about a thousand real and as many generated samples, D in training mode as in the loop to come."""
+    real: list[Tensor] = []
+    fake: list[Tensor] = []
+    with torch.no_grad(), kept_modes(pair.D), kept_buffers(pair.G, pair.D):
+        pair.D.train()
+        while sum(len(part) for part in real) < SAMPLES and len(real) < SAMPLES:
+            x, z, batch = pair.draw(next(batches), run.device)
+            real.append(pair.score(x, z, batch))
+            fake.append(pair.score(pair.generate(z), z, batch))
+    rows = run.gather(torch.stack([torch.cat(real), torch.cat(fake)])).transpose(0, 1).flatten(1)
+    return rows[0].double().cpu(), rows[1].double().cpu()
+
+
+def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any) -> Tensor:
+    """‖∇f‖ of each sample half-way between real and generated, where a gradient penalty looks."""
+    with torch.no_grad(), kept_buffers(pair.G):
+        fake = pair.generate(z)
+    ours, nest = tree_flatten(fake)
+    between = [((a + b) / 2).detach().requires_grad_() for a, b in zip(ours, tree_leaves(x), strict=True)]
+    with kept_modes(pair.D), frozen(pair.D):
+        likelihood_mode(pair.D)
+        gradients, _ = input_gradient(lambda samples: pair.score(samples, z, batch), between, nest)
+    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0).double().cpu()

@@ -1,0 +1,101 @@
+"""The numbers of one iteration: pooled over processes, reported, and explained where they are not finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.errors import CoopInitError
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Statistics of one iteration, plain floats.
+
+    Attributes:
+        iteration: From 1.
+        real: Mean logit of the real batch.
+        refined: Mean logit of the refined samples.
+        spread: Mean of the two standard deviations s; the balance looks at (real − refined) / s.
+        step_size: Drift coefficient a of this iteration's chain, in units in which the data have σ = 1.
+        displacement: RMS of x̃_K − G(z), in σ.
+        distance: Newest sliced Wasserstein distance of generated to real samples, in σ; ``None`` before the first.
+        seconds: Since the first iteration began.
+    """
+
+    iteration: int
+    real: float
+    refined: float
+    spread: float
+    step_size: float
+    displacement: float
+    distance: float | None
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """The score gap, mean f(x) − mean f(x̃_K)."""
+        return self.real - self.refined
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What :class:`coopinit_plugin.iteration.Outcome` holds, read from the device.
+
+    Attributes:
+        real: Mean f(x).
+        refined: Mean f(x̃_K).
+        spread: Mean of the two standard deviations.
+        displacement: RMS of x̃_K − G(z), in σ.
+    """
+
+    real: float
+    refined: float
+    spread: float
+    displacement: float
+
+    @classmethod
+    def pooled(cls, rows: list[list[float]]) -> Statistics:
+        """Over all processes, from one row of each."""
+        real, real_std = _pooled([row[0] for row in rows], [row[1] for row in rows])
+        refined, refined_std = _pooled([row[2] for row in rows], [row[3] for row in rows])
+        return cls(real, refined, (real_std + refined_std) / 2, (sum(row[4] for row in rows) / len(rows)) ** 0.5)
+
+    def check(self, iteration: int, x: Any, config: WarmStartConfig) -> None:
+        """Stop where something is not finite.
+
+        Raises:
+            CoopInitError: saying what, at which iteration, and what to change.
+        """
+        named = {
+            "D's logits of real samples": self.real,
+            "D's logits of refined samples": self.refined,
+            "the refined samples": self.displacement,
+        }
+        broken = [name for name, value in named.items() if not math.isfinite(value)]
+        if not broken and math.isfinite(self.spread):
+            return
+        wrong = sum(int((~torch.isfinite(leaf)).sum()) for leaf in tree_leaves(x))
+        if wrong:
+            raise CoopInitError(
+                f"Iteration {iteration}: the loader gave data that are not finite ({wrong} numbers of the batch are "
+                "NaN or infinite). Your networks are untouched. Clean those samples in the dataset (torch.nan_to_num)."
+            )
+        step = "" if config.step_size == "balanced" else ' and step_size="balanced"'
+        raise CoopInitError(
+            f"Iteration {iteration}: not finite any more: {', '.join(broken) or 'the spread of the logits'}. The "
+            "warm-up has diverged; your networks are untouched. Try WarmStartConfig(lr_discriminator="
+            f"{config.lr_discriminator / 4:g}, energy_l2={max(config.energy_l2, 0.1) * 10:g}){step}, or fewer Langevin "
+            "steps. A square root or a division without an epsilon in the networks makes such gradients, too."
+        )
+
+
+def _pooled(means: list[float], variances: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation over equal parts, from those of each."""
+    mean = sum(means) / len(means)
+    return mean, (sum(v + (m - mean) ** 2 for m, v in zip(means, variances, strict=True)) / len(means)) ** 0.5
