@@ -82,7 +82,7 @@ def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
             real.append(pair.score(x, z, batch))
             fake.append(pair.score(pair.generate(z), z, batch))
     rows = run.gather(torch.stack([torch.cat(real), torch.cat(fake)])).transpose(0, 1).flatten(1)
-    return rows[0].double().cpu(), rows[1].double().cpu()
+    return rows[0].cpu().double(), rows[1].cpu().double()
 
 
 def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any) -> Tensor:
@@ -94,4 +94,4 @@ def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any) -> Tensor:
     with kept_modes(pair.D), frozen(pair.D):
         likelihood_mode(pair.D)
         gradients, _ = input_gradient(lambda samples: pair.score(samples, z, batch), between, nest)
-    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0).double().cpu()
+    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0).cpu().double()

@@ -72,7 +72,7 @@ def gradient_rms(score: Score, x: Any, scale: list[float]) -> float:
     """RMS of σ·∇f(x) over all elements: what a drift of a = 1 would move a sample by, in σ."""
     start, nest = tree_flatten(x)
     gradients, _ = input_gradient(score, [leaf.detach().requires_grad_() for leaf in start], nest)
-    squares = sum(float((g.double() * sigma).square().sum()) for g, sigma in zip(gradients, scale, strict=True))
+    squares = sum(float(g.float().norm() * sigma) ** 2 for g, sigma in zip(gradients, scale, strict=True))
     return float((squares / sum(g.numel() for g in gradients)) ** 0.5)
 
 
