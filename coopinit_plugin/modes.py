@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+POWER_ITERATIONS = 15  # as torch's own parametrization runs when it is made
+
 
 def likelihood_mode(discriminator: nn.Module) -> None:
     """Evaluation mode, so that dropout, BatchNorm and power iterations stand still in the chain.
@@ -53,6 +55,29 @@ def refresh_statistics(discriminator: nn.Module, forward: Callable[[], object], 
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.eval()
             layer.momentum = momentum
+
+
+def settle(discriminator: nn.Module, forward: Callable[[], object]) -> None:
+    """Make a fresh D ready for evaluation mode: statistics of real data, singular vectors that have converged.
+
+    A BatchNorm that has seen no data hides most of the gradient, and a hook-style spectral norm starts from random
+    vectors, by which it divides. The other buffers that a training-mode pass moves are taken for such vectors.
+
+    Args:
+        discriminator: D.
+        forward: Runs D on a real batch.
+    """
+    refresh_statistics(discriminator, forward, afresh=True)
+    layers = normalisers(discriminator)
+    statistics = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
+    others = [buffer for buffer in discriminator.buffers() if id(buffer) not in statistics]
+    before = [buffer.clone() for buffer in others]
+    with torch.no_grad(), kept_modes(discriminator), kept_buffers(*layers):
+        discriminator.train()
+        forward()
+        if any(not torch.equal(new, old) for new, old in zip(others, before, strict=True)):
+            for _ in range(POWER_ITERATIONS - 1):
+                forward()
 
 
 @contextmanager

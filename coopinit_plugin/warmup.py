@@ -24,9 +24,9 @@ from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
 from coopinit_plugin.iteration import Settings, cooperate
 from coopinit_plugin.measures import SlicedWasserstein
-from coopinit_plugin.modes import likelihood_mode, refresh_statistics
+from coopinit_plugin.modes import likelihood_mode, settle
 from coopinit_plugin.report import Statistics, StepReport
-from coopinit_plugin.result import WarmStart
+from coopinit_plugin.result import CONFIG, WarmStart
 from coopinit_plugin.stopping import Plateau
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def warm_start(
     config = config if config is not None else WarmStartConfig()
     averaged = list(ema)
     _check_arguments(config, adapter, output_dir, resume)
-    if resume and output_dir is not None and Path(output_dir).exists():
+    if resume and output_dir is not None and (Path(output_dir) / CONFIG).exists():
         result = WarmStart.from_pretrained(output_dir)
     else:
         result = _warm_up(
@@ -156,7 +156,7 @@ def _iterate(
     adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
     step = step_size(config.step_size)
     x, z, batch = pair.draw(batches.peek(), run.device)
-    refresh_statistics(pair.D, lambda: pair.score(x, z, batch), afresh=True)  # a fresh D's are those of no data
+    settle(pair.D, lambda: pair.score(x, z, batch))
     scale = run.gather(torch.stack([leaf.float().std(correction=0) for leaf in tree_leaves(x)])).mean(0).tolist()
     settings = Settings(config.langevin_steps, config.noise_scale, config.energy_l2, scale)
     plateau = Plateau(SlicedWasserstein(x, scale))
