@@ -105,17 +105,21 @@ def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 
 def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """D's loss as a function of logits, also where the user's takes probabilities (``BCELoss`` after a sigmoid)."""
+    """D's loss as a function of logits, also where the user's takes probabilities (``BCELoss`` after a sigmoid).
+
+    It takes probabilities where it fails on scores outside [0, 1]; asked once, so that the loss stays one function.
+    """
+    on_probabilities: bool | None = None
 
     def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
+        nonlocal on_probabilities
+        if on_probabilities is None:
+            two, less = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
+            on_probabilities = _fails(d_loss, two, less) or _fails(d_loss, -two, -less)
         try:
-            value = d_loss(f_real, f_fake).mean()
-            if not torch.isnan(value):
-                return value
-        except (RuntimeError, ValueError):
-            pass
-        try:
-            return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
+            if on_probabilities:
+                return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
+            return d_loss(f_real, f_fake).mean()
         except Exception as error:
             raise CoopInitError(
                 f"Adapter.d_loss failed on scores of shape {tuple(f_real.shape)}: {type(error).__name__}: {error}\n"
@@ -124,6 +128,14 @@ def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
             ) from error
 
     return loss
+
+
+def _fails(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
+    """Whether the loss raises or gives no number."""
+    try:
+        return bool(torch.isnan(d_loss(f_real, f_fake)).any())
+    except Exception:
+        return True
 
 
 @dataclass
@@ -168,11 +180,15 @@ class Pair:
 
     def score(self, x: Any, z: Any, batch: Any) -> Tensor:
         """f(x), high on real, patch maps averaged; on the plain D."""
-        return self._score(self.D, x, z, batch)
+        return per_sample(self.logits(x, z, batch), tree_leaves(x)[0].shape[0])
+
+    def logits(self, x: Any, z: Any, batch: Any) -> Tensor:
+        """The numbers that f(x) is the average of, in the shape that D gives them: what the user's loss sees."""
+        return self._logits(self.D, x, z, batch)
 
     def learn(self, x: Any, z: Any, batch: Any) -> Tensor:
         """f(x) through what D learns through."""
-        return self._score(self.wrapped_D or self.D, x, z, batch)
+        return per_sample(self._logits(self.wrapped_D or self.D, x, z, batch), tree_leaves(x)[0].shape[0])
 
     def after_d_step(self) -> None:
         """What the user's loop does after each step of D."""
@@ -194,7 +210,7 @@ class Pair:
         """The samples without their graph."""
         return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, x)
 
-    def _score(self, discriminator: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
+    def _logits(self, discriminator: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
         assert self.adapter.score is not None
         if self._copies_input:
             x = tree_map(torch.clone, x)
@@ -205,8 +221,7 @@ class Pair:
             if self._copies_input or "leaf Variable that requires grad" not in str(error):
                 raise
             self._copies_input = True
-            return self._score(discriminator, x, z, batch)
-        f = per_sample(f, tree_leaves(x)[0].shape[0])
+            return self._logits(discriminator, x, z, batch)
         return f if self.adapter.real_is_high else -f
 
 

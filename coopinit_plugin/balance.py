@@ -39,9 +39,19 @@ class BalancedStep:
 
 @dataclass
 class FixedStep(BalancedStep):
-    """The classic CoopNets chain: a = δ²/2 throughout, no cap."""
+    """The classic CoopNets chain: a = δ²/2 throughout, no cap.
+
+    Attributes:
+        chosen: δ²/2.
+    """
 
     cap: float | None = None
+    chosen: float = 0.0
+
+    def start(self, noise: float, gradient_rms: float) -> None:
+        """Take the chosen size, once there is a gradient."""
+        if gradient_rms > 0:
+            self.size = self.chosen
 
     def update(self, gap: float, spread: float) -> None:
         """Stay as it is."""
@@ -49,4 +59,4 @@ class FixedStep(BalancedStep):
 
 def step_size(given: float | str) -> BalancedStep:
     """The step that ``WarmStartConfig.step_size`` asks for."""
-    return BalancedStep() if given == "balanced" else FixedStep(size=float(given) ** 2 / 2)
+    return BalancedStep() if given == "balanced" else FixedStep(chosen=float(given) ** 2 / 2)

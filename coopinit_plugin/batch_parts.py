@@ -42,9 +42,20 @@ def get(nest: Any, keys: tuple[Any, ...]) -> Any:
     return reduce(lambda part, key: part[key], keys, nest)
 
 
+def only_tensors(nest: Any) -> Any:
+    """The nest as plain dicts, lists and tuples, without what is no tensor."""
+    if isinstance(nest, Mapping):
+        return {key: only_tensors(value) for key, value in nest.items() if any(True for _ in parts(value))}
+    if isinstance(nest, (list, tuple)):
+        kept = [only_tensors(value) for value in nest if any(True for _ in parts(value))]
+        return kept if isinstance(nest, list) else tuple(kept)
+    return nest
+
+
 def could_be_data(part: Part) -> bool:
-    """Floating point, one row a sample."""
-    return part.tensor.is_floating_point() and part.tensor.ndim >= 2
+    """Floating point, one row a sample, and no labels."""
+    tensor = part.tensor
+    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > 0 and not could_be_labels(part)
 
 
 def could_be_labels(part: Part) -> bool:
@@ -71,8 +82,10 @@ def describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key!r}: {describe(part)}" for key, part in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        inside = ", ".join(describe(part) for part in value)
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+        shown = [describe(part) for part in value[:8]] + (["..."] if len(value) > 8 else [])
+        if len(value) > 1 and len(set(shown)) == 1:
+            shown = [f"{len(value)} of {shown[0]}"]
+        return f"[{', '.join(shown)}]" if isinstance(value, list) else f"({', '.join(shown)})"
     return type(value).__name__
 
 

@@ -7,8 +7,9 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -129,12 +130,11 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
         plan += [(own[key], state[key]) for key in own]
     with torch.inference_mode(False), torch.no_grad():
         before = [tensor.detach().clone() for tensor, _ in plan]
-        with _interrupts_held() as interrupted:
+        with _interrupts_held() as let_through:
             try:
                 for tensor, value in plan:
                     tensor.copy_(value)
-                if interrupted:
-                    raise KeyboardInterrupt
+                let_through()
             except BaseException:
                 for (tensor, _), value in zip(plan, before, strict=True):
                     tensor.copy_(value)
@@ -201,15 +201,25 @@ def _strip_accelerate(module: nn.Module) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[list[int]]:
-    """Collect Ctrl-C instead of raising it, where this is the main thread."""
-    arrived: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield arrived
-        return
+def _interrupts_held() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back, where this is the main thread; gives what lets it through to the handler that was there.
+
+    What has not been let through inside arrives at the end.
+    """
     previous = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    if threading.current_thread() is not threading.main_thread() or previous is None:  # None: not Python's to put back
+        yield lambda: None
+        return
+    arrived: list[tuple[int, FrameType | None]] = []
+
+    def let_through() -> None:
+        if arrived and callable(previous):
+            previous(*arrived.pop())
+
+    signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
     try:
-        yield arrived
+        yield let_through
     finally:
-        signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)
+        signal.signal(signal.SIGINT, previous)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)

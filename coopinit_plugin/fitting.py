@@ -16,10 +16,12 @@ from coopinit_plugin.handover import Affine, critic_scale, following_loss, line_
 from coopinit_plugin.heads import find_heads
 from coopinit_plugin.langevin import input_gradient
 from coopinit_plugin.modes import frozen, kept_buffers, kept_modes, likelihood_mode
+from coopinit_plugin.report import check_data
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 1024
+SAMPLES = 1024  # real ones and generated ones
+POSITIONS = 8  # of each sample's patch map or time series of scores
 
 
 def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str, Any]:
@@ -72,17 +74,30 @@ def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str
 
 
 def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
-    """Scores of about a thousand real and as many generated samples, D in training mode as in the loop to come."""
+    """Logits of about a thousand real and as many generated samples, D in training mode as in the loop to come.
+
+    Not averaged over a patch map: the user's loss is taken at each position.
+    """
     real: list[Tensor] = []
     fake: list[Tensor] = []
     with torch.no_grad(), kept_modes(pair.D), kept_buffers(pair.G, pair.D):
         pair.D.train()
         while sum(len(part) for part in real) < SAMPLES and len(real) < SAMPLES:
             x, z, batch = pair.draw(next(batches), run.device)
-            real.append(pair.score(x, z, batch))
-            fake.append(pair.score(pair.generate(z), z, batch))
-    rows = run.gather(torch.stack([torch.cat(real), torch.cat(fake)])).transpose(0, 1).flatten(1)
+            real.append(_spread_out(pair.logits(x, z, batch)))
+            fake.append(_spread_out(pair.logits(pair.generate(z), z, batch)))
+            if not torch.isfinite(real[-1]).all():
+                check_data(x, "Hand-over")
+    rows = run.gather(torch.stack([torch.cat(real).flatten(), torch.cat(fake).flatten()])).transpose(0, 1).flatten(1)
     return rows[0].cpu().double(), rows[1].cpu().double()
+
+
+def _spread_out(f: Tensor) -> Tensor:
+    """At most `POSITIONS` scores of each sample, spread evenly over its map."""
+    if f.ndim < 2:
+        return f.flatten()
+    rows = f.flatten(1)
+    return rows[:, :: -(-rows.shape[1] // POSITIONS)]
 
 
 def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any) -> Tensor:

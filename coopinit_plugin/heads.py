@@ -53,7 +53,8 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
     seen: list[tuple[str, nn.Module, object, object]] = []
     with executed(D, seen):
         base = f()
-    layers = [m for m in dict.fromkeys(m for _, m, _, _ in reversed(seen)) if _own_parameters(m)][:DEEPEST]
+    executed_last_first = [D, *(module for _, module, _, _ in reversed(seen))]
+    layers = [module for module in dict.fromkeys(executed_last_first) if _own_parameters(module)][:DEEPEST]
 
     def scaled(parameters: list[nn.Parameter], factor: float) -> Tensor:
         values = [parameter.clone() for parameter in parameters]

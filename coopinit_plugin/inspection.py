@@ -11,27 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.adapter import Adapter, executed, fresh, infer_sign, per_sample
-from coopinit_plugin.batch_parts import (
-    Part,
-    batch_size,
-    could_be_data,
-    could_be_labels,
-    describe,
-    first_line,
-    get,
-    move,
-    parts,
-)
+from coopinit_plugin.batch_parts import batch_size, could_be_data, describe, first_line, move, parts
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import borrowed_randomness, copies, device_of, unwrap
+from coopinit_plugin.conditions import arguments, conditions_of
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.latents import Condition, Guess, arguments, condition_of, first_layer, guesses, takes_images
+from coopinit_plugin.latents import Guess, entered, first_layer, guesses, refuse_translation, unknown_latent
 from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode
-from coopinit_plugin.scores import Sigmoids, ends_in_sigmoid, logit_score, pick_score
-from coopinit_plugin.traits import bounded_output, traits
+from coopinit_plugin.samples import Row, check, given_data, match, mismatch, ranges, refuse_no_data
+from coopinit_plugin.scores import Call, Sigmoids, logit_score, pick_score, refused_input
+from coopinit_plugin.traits import traits
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 CLEAR = 1.0  # a difference of mean logits that a fresh D does not show
@@ -55,13 +47,19 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
     with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(0, loader):
         G, D = copies(generator, discriminator)
         device = device_of(D) or torch.device("cpu")
-        found = look(G.to(device), D, Batches(loader, device).peek(), device, adapter or Adapter())
-    wrapped = [
-        (letter, type(module).__name__, f"seen through, to {type(unwrap(module)).__name__}")
-        for letter, module in (("wrapper of G", generator), ("wrapper of D", discriminator))
-        if unwrap(module) is not module
-    ]
-    return dataclasses.replace(found, findings=found.findings + tuple(wrapped))
+        batches = Batches(loader, device)
+        found = look(G.to(device), D, batches.peek(), device, adapter or Adapter())
+    rows = list(found.findings)
+    if batches.once:
+        rows.append(("loader", f"{type(loader).__name__}, an iterator", "this batch was taken out of it"))
+    for letter, module in (("G", generator), ("D", discriminator)):
+        if unwrap(module) is not module:
+            rows.append(
+                (f"wrapper of {letter}", type(module).__name__, f"seen through, to {type(unwrap(module)).__name__}")
+            )
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            rows.append((f"{letter}'s flags", "all frozen", "trained in the warm-up all the same; the flags stay"))
+    return dataclasses.replace(found, findings=tuple(rows))
 
 
 def look(G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter) -> Adapter:
@@ -78,28 +76,31 @@ class _Look:
     def __init__(self, G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter) -> None:
         self.G, self.D, self.batch, self.device, self.given = G, D, batch, device, given
         self.named = list(parts(batch))
-        self.data = [part for part in self.named if could_be_data(part) and not could_be_labels(part)]
+        self.data = [part for part in self.named if could_be_data(part)]
         self.n = batch_size(batch) or 0
-        self.findings: list[tuple[str, str, str]] = []
+        self.given_x: Any = None
+        self.target_known = False  # the user named one tensor of the batch as it is
+        self.rows: list[Row] = []
         self.warnings: list[str] = []
 
     def complete(self) -> Adapter:
         """The adapter with every hook."""
-        if self.given.real is None:
-            self._refuse_what_is_no_data()
-        else:
-            self._given_real()
+        self._found("batch", describe(self.batch), "of the loader")
+        self._given()
         guess, generate, out = self._generator()
-        real, pick = self._data(out, guess.source)
-        x, fake = real(self.batch), pick(out)
+        found = match(self.data, out, guess.source, self.given.real, self.given_x)
+        x, fake = found.real(self.batch), found.pick(out)
         self.n = tree_leaves(x)[0].shape[0]
-        self._check_data(x)
-        self._ranges(x, fake)
-        score, sigmoid = self._discriminator(x, guess)
+        check(x)
+        rows, warnings = ranges(self.G, x, fake)
+        self.rows[1:1] = found.rows + rows
+        self.warnings += found.warnings + warnings
+        score, sigmoid = self._discriminator(x, guess, found.keys)
         high = self._sign(sigmoid)
+        pick = found.pick
         adapter = dataclasses.replace(
             self.given,
-            real=real,
+            real=found.real,
             latent=guess.latent,
             generate=lambda G, z: pick(generate(G, z)),
             score=score,
@@ -107,171 +108,52 @@ class _Look:
             ends_in_sigmoid=sigmoid,
         )
         self._compare(adapter, x, fake)
-        self.findings += traits(self.G, self.D)
-        self._found("batch", f"{self.n} samples", "kept throughout; smaller batches are left out")
-        return dataclasses.replace(adapter, findings=tuple(self.findings), warnings=tuple(self.warnings))
+        self.rows += traits(self.G, self.D)
+        self._found("batch rule", f"{self.n} samples", "kept throughout; smaller batches are left out")
+        return dataclasses.replace(adapter, findings=tuple(self.rows), warnings=tuple(self.warnings))
 
     def _found(self, what: str, value: str, how: str) -> None:
-        self.findings.append((what, value, how))
+        self.rows.append((what, value, how))
 
-    # --- the data
-
-    def _refuse_what_is_no_data(self) -> None:
-        if not self.named:
-            raise CoopInitError(
-                f"A batch of your loader is a {type(self.batch).__name__} in which no tensor was found. Say where the "
-                'data are: adapter=coopinit_plugin.Adapter(real=lambda batch: batch["image"])'
-            )
-        if self.data:
+    def _given(self) -> None:
+        """What `real` makes of the batch; without it, the batch's tensors that may be the data."""
+        if self.given.real is None:
+            refuse_no_data(self.batch, self.named, self.data)
             return
-        shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in self.named)
-        whole = [part for part in self.named if part.tensor.ndim >= 3]
-        if whole:
-            raise CoopInitError(
-                f"The data are whole numbers ({shown}), but D and the Langevin chain need floating point in the range "
-                "that G produces. Say how your loop scales them, e.g. for a G that ends in tanh: "
-                f"adapter=coopinit_plugin.Adapter(real=lambda batch: {whole[0].name}.float() / 127.5 - 1)"
-            )
-        raise CoopInitError(
-            f"No data found in a batch: {shown}. Expected a floating-point tensor of shape (N, ...), such as images "
-            "(N, C, H, W); these look like labels. Let the loader yield the data too, or say where they are: "
-            "adapter=coopinit_plugin.Adapter(real=lambda batch: batch[0])"
-        )
-
-    def _given_real(self) -> None:
-        assert self.given.real is not None
-        try:
-            x = self.given.real(self.batch)
-        except Exception as error:
-            raise CoopInitError(
-                f"Adapter.real failed on a batch, {describe(self.batch)}: {first_line(error)}\n"
-                "It is a function of one batch of the loader, e.g. real=lambda batch: batch[0]"
-            ) from error
-        leaves = tree_leaves(x)
-        if not leaves or not all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
-            raise CoopInitError(
-                f"Adapter.real returned {describe(x)}; expected a floating-point tensor (N, ...) or a nest of such, "
-                "in the range that G produces, e.g. real=lambda batch: batch[0].float() / 127.5 - 1"
-            )
-        self.data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(x)]
-        self.n = leaves[0].shape[0] if leaves[0].ndim else 0
-
-    def _data(self, out: Any, source: tuple[Any, ...] | None) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-        """Which part of the batch is the data, and which of G's output the sample: those of one shape."""
-        given = self.given.real
-        made = list(parts(out, "out"))
-        shapes = [part.tensor.shape for part in self.data]
-        if len(made) > 1 and [part.tensor.shape for part in made] == shapes and source is None:
-            nest = tree_flatten(given(self.batch) if given else out)[1]
-            where = [part.keys for part in self.data]
-            self._found("data", ", ".join(describe(part.tensor) for part in self.data), "as G gives them")
-            real = given or (lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest))
-            return real, (lambda out: tree_unflatten([part.tensor for part in parts(out)], nest))
-        fits = [
-            (ours, theirs)
-            for ours in self.data
-            for theirs in made
-            if theirs.tensor.shape == ours.tensor.shape and (given is not None or ours.keys != source)
-        ]
-        if not fits or (given is not None and len(shapes) > 1):
-            raise CoopInitError(self._mismatch(made))
-        candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
-        if len(candidates) > 1:
-            raise CoopInitError(
-                f"Which tensor of the batch is the data? {' and '.join(candidates)} have the shape of G's output, "
-                f"{tuple(fits[0][0].tensor.shape)}. Say it: adapter=coopinit_plugin.Adapter(real=lambda batch: "
-                f"{candidates[0]})"
-            )
-        if len(fits) > 1:
-            names = " and ".join(theirs.name for _, theirs in fits)
-            raise CoopInitError(
-                f"Which part of G's output is the sample? {names} have the data's shape. Say it: "
-                f"adapter=coopinit_plugin.Adapter(generate=lambda G, z: G(z)[{fits[0][1].keys[0]!r}])"
-            )
-        ours, theirs = fits[0]
-        how = "given (real)" if given else f"{ours.name}, has the shape of G's output"
-        self._found("data", describe(ours.tensor), how)
-        if theirs.keys:
-            self._found("G's sample", theirs.name, "the part of its output that has the data's shape")
-        keys, where_out = ours.keys, theirs.keys
-        return given or (lambda batch: get(batch, keys)), (lambda out: get(out, where_out))
-
-    def _mismatch(self, made: list[Part]) -> str:
-        gave = ", ".join(str(tuple(part.tensor.shape)) for part in made) or "no tensor"
-        have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in self.data)
-        return (
-            f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so "
-            "their shapes must be the same. Resize or reorder the loader's data, or G; or say how your own loop "
-            "makes them alike: adapter=coopinit_plugin.Adapter(real=lambda batch: ..., generate=lambda G, z: ...)"
-        )
-
-    def _check_data(self, x: Any) -> None:
-        for leaf in tree_leaves(x):
-            if leaf.ndim < 2:
-                raise CoopInitError(
-                    f"The data have shape {tuple(leaf.shape)}; expected (N, ...) with at least two dimensions. For one "
-                    "number per sample: adapter=coopinit_plugin.Adapter(real=lambda batch: batch[0].unsqueeze(1))"
-                )
-            if not torch.isfinite(leaf).all():
-                raise CoopInitError(
-                    f"The data are not finite: {int((~torch.isfinite(leaf)).sum())} of {leaf.numel()} numbers of the "
-                    "first batch are NaN or infinite. Clean or drop those samples in the dataset (torch.nan_to_num)."
-                )
-            if leaf.numel() and float(leaf.max()) == float(leaf.min()):
-                raise CoopInitError(
-                    f"The data are constant: every number of the first batch is {float(leaf.max()):g}. There is "
-                    "nothing to learn from it; check the loader's transforms and its scaling."
-                )
-
-    def _ranges(self, x: Any, fake: Any) -> None:
-        for ours, theirs in zip(tree_leaves(fake), tree_leaves(x), strict=True):
-            low, high = float(theirs.min()), float(theirs.max())
-            start = f"G starts at [{float(ours.min()):.3g}, {float(ours.max()):.3g}]"
-            self._found("range", f"[{low:.3g}, {high:.3g}]", f"of the data; {start}")
-        bound = bounded_output(self.G)
-        if bound is None or len(tree_leaves(x)) > 1:
-            return
-        name, bottom, top = bound
-        spans = f"G's output spans [{bottom:g}, {top:g}] ({name}), your data"
-        if low < bottom - 0.01 * (top - bottom) or high > top + 0.01 * (top - bottom):
-            self.warnings.append(
-                f"{spans} [{low:.3g}, {high:.3g}]: G can never reach them. Scale the data as your loop does, e.g. "
-                "Adapter(real=lambda batch: batch[0] / 127.5 - 1)."
-            )
-        elif bottom < 0 <= low:
-            self.warnings.append(
-                f"{spans} only [{low:.3g}, {high:.3g}]. If your loop scales them first, say so: "
-                "Adapter(real=lambda batch: batch[0] * 2 - 1)."
-            )
+        self.given_x = given_data(self.given.real, self.batch)
+        self.data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(self.given_x)]
+        self.n = batch_size(self.given_x) or 0
+        own = {id(part.tensor) for part in self.data}
+        others = [part for part in self.named if id(part.tensor) not in own]
+        self.target_known, self.named = len(others) < len(self.named), others
 
     # --- the generator
 
     def _generator(self) -> tuple[Guess, Callable[[nn.Module, Any], Any], Any]:
         """(What G takes, how it is called, its output), proved by a forward pass."""
-        generate = self.given.generate or call_generator
         if self.given.latent is not None:
-            guess = Guess(self.given.latent, "given (latent)")
-            z = move(guess.latent(self.n, self.device, self.batch), self.device)
-            try:
-                out = self._run(generate, z)
-            except Exception as error:
-                raise CoopInitError(
-                    f"G ({type(self.G).__name__}) does not take {describe(z)}: {first_line(error)}\nGive what your "
-                    "loop passes to it: adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: ..., "
-                    "generate=lambda G, z: G(z))"
-                ) from error
-            self._found("latent", describe(z), guess.how)
-            return guess, generate, out
-        condition = None if self.given.generate is not None else condition_of(self.G, "G", self.named)
+            return self._given_latent(self.given.latent)
+        known = () if self.target_known else None
+        conditions = [] if self.given.generate is not None else conditions_of(self.G, "G", self.named, known)
+        first = first_layer(self.G.named_modules())
+        waiting = guesses(self.G, first, self.named, conditions, self.data, self.target_known)
         tried: list[str] = []
         works: list[tuple[Guess, Any]] = []
         misfit: Any = None
-        for guess in list(guesses(self.G, self.named, condition))[:ATTEMPTS]:
+        while len(tried) + len(works) < ATTEMPTS and (guess := next(waiting, None)) is not None:
+            if works and guess.source is None:
+                break
             z = guess.latent(self.n, self.device, self.batch)
+            order: list[tuple[str, nn.Module]] = []
             try:
-                out = self._run(generate, z)
+                with entered(self.G, order):
+                    out = self._run(self.given.generate or guess.generate, z)
             except Exception as error:
                 tried.append(f"  G({describe(z)}): {first_line(error)}")
+                ran = first_layer(order[1:]) or (first_layer(order[-1][1].named_modules()) if order else None)
+                if ran is not None and first is not None and ran[0] is not first[0]:  # it was not registered first
+                    first = ran
+                    waiting = guesses(self.G, first, self.named, conditions, self.data, self.target_known)
                 continue
             if not self._fits(out, guess.source):
                 tried.append(f"  G({describe(z)}) gave {describe(out)}")
@@ -282,35 +164,51 @@ class _Look:
                 break
         if not works:
             if misfit is not None and len(tried) == sum(" gave " in line for line in tried):
-                raise CoopInitError(self._mismatch(list(parts(misfit))))
-            raise CoopInitError(self._unknown_latent(tried))
-        sources = [guess for guess, _ in works if guess.source is not None]
-        if len(sources) > 1 or (sources and len(works) > len(sources)):
+                raise CoopInitError(mismatch(self.data, list(parts(misfit))))
+            raise CoopInitError(unknown_latent(self.G, first, conditions, self.data, tried))
+        if len(works) > 1:
+            names = [describe_source(guess).split(",")[0] for guess, _ in works]
             raise CoopInitError(
-                f"Which tensor of the batch does G translate? {' and '.join(g.how.split(':')[0] for g in sources)} go "
-                "through it. Say it, e.g. adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: batch['A'], "
-                "real=lambda batch: batch['B'])"
+                f"Which tensor of the batch does G take? {' and '.join(names)} go through it. Say it, e.g. adapter="
+                f"coopinit_plugin.Adapter(latent=lambda n, device, batch: {names[0]}), or say which is the data: "
+                f"Adapter(real=lambda batch: {names[1]})"
             )
         guess, out = works[0]
         z = guess.latent(self.n, self.device, self.batch)
-        self._found("latent" if guess.source is None else "source", describe(z), guess.how)
-        if condition is not None:
-            self._found("G's condition", condition[1].text, f"argument {condition[0] + 1} of its forward")
-        return guess, generate, out
+        if guess.source is None and not guess.named_noise:
+            refuse_translation(self.named, self.data, self.given.real is not None, z, out)
+        noise = z[0] if guess.condition is not None else z
+        self._found("latent" if " normal " in guess.how else "source", describe(noise), guess.how)
+        if guess.condition is not None:
+            self._found("G's condition", guess.condition.text, guess.condition.place)
+        return guess, self.given.generate or guess.generate, out
 
-    def _unknown_latent(self, tried: list[str]) -> str:
-        first = first_layer(self.G)
-        if first is not None and takes_images(first, self.data) and not tried:
-            why = f" Its first layer, {first[2]}, takes images like the data: which, or noise of that shape?"
-        elif len(arguments(self.G)[0]) > 1 and not tried:
-            why = f" Its forward needs {', '.join(arguments(self.G)[0])}."
-        else:
-            why = "" if tried else " No size was found in its attributes or first layer."
-        lines = "\nTried:\n" + "\n".join(tried) if tried else ""
-        return (
-            f"What does G ({type(self.G).__name__}) take?{why}{lines}\nSay what your loop passes to it, e.g. "
-            "adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: torch.randn(n, 100, device=device))"
-        )
+    def _given_latent(
+        self, latent: Callable[[int, torch.device, Any], Any]
+    ) -> tuple[Guess, Callable[[nn.Module, Any], Any], Any]:
+        try:
+            z = move(latent(self.n, self.device, self.batch), self.device)
+        except Exception as error:
+            raise CoopInitError(
+                f"Adapter.latent failed on a batch, {describe(self.batch)}: {first_line(error)}\n"
+                "It is called as latent(n, device, batch), e.g. "
+                "latent=lambda n, device, batch: torch.randn(n, 100, device=device)"
+            ) from error
+        guess = Guess(latent, "given (latent)")
+        generate = self.given.generate or guess.generate
+        try:
+            out = self._run(generate, z)
+        except Exception as error:
+            raise CoopInitError(
+                f"G ({type(self.G).__name__}) does not take {describe(z)}: {first_line(error)}\nGive what your "
+                "loop passes to it: adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: ..., "
+                "generate=lambda G, z: G(z))"
+            ) from error
+        self._found("latent", describe(z), guess.how)
+        own = {id(leaf) for leaf in tree_leaves(z)}
+        if self.given.real is None:  # what G translates is not the data
+            self.data = [part for part in self.data if id(part.tensor) not in own]
+        return guess, generate, out
 
     def _run(self, generate: Callable[[nn.Module, Any], Any], z: Any) -> Any:
         with torch.no_grad():
@@ -323,47 +221,72 @@ class _Look:
 
     # --- the discriminator
 
-    def _discriminator(self, x: Any, guess: Guess) -> tuple[Callable[..., Tensor], bool]:
+    def _discriminator(self, x: Any, guess: Guess, keys: tuple[Any, ...] | None) -> tuple[Callable[..., Tensor], bool]:
         """(score, whether D ends in a sigmoid), proved by a forward pass."""
         if self.given.score is not None:
-            return self._given_score(x, guess), False
-        condition = condition_of(self.D, "D", self.named)
-        call = call_discriminator(condition)
+            return self._given_score(self.given.score, x, guess)
+        call = self._call(x, guess, keys)
         seen: list[tuple[str, nn.Module, Any, Any]] = []
         sigmoids = Sigmoids()
         try:
             with executed(self.D, seen), sigmoids:
-                out = call(self.D, fresh(x), self.batch)
+                out = call(self.D, fresh(x), None, self.batch)
         except Exception as error:
+            why, line = refused_input(self.D, x, self.n, error)
             raise CoopInitError(
-                f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n"
-                "Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: "
-                "D(x, batch[1])) or, where D sees a condition beside x, D(torch.cat([batch['A'], x], 1))"
+                f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n{why}"
+                f"Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
             ) from error
-        pick, how = pick_score(out, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)])
+        unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
+        pick, how = pick_score(out, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], unit)
         f = pick(out)
         self._finite(f)
-        if condition is not None:
-            self._found("D's condition", condition[1].text, f"argument {condition[0] + 1} of its forward")
-        if ends_in_sigmoid(f):
-            score, logit = logit_score(call, f, seen, sigmoids.taken)
-            self._found("D's score", describe(f), f"{how}; {logit}")
-            return score, True
+        logit = logit_score(call, f, seen, sigmoids)
+        if logit is not None:
+            self._found("D's score", describe(f), f"{how}; {logit[1]}")
+            return logit[0], True
         self._found("D's score", describe(f), how)
+        if how.startswith("sum of the means"):
+            self.warnings.append(
+                "D gives a list: read as one score map per scale, their means summed. If one of them is another task's "
+                "head, say which counts: Adapter(score=lambda D, x, z, batch: D(x)[0])."
+            )
         f = f.detach()
         if f.numel() > 1 and float(f.min()) >= 0 and 0 < float(f.max()) <= 1:
             self.warnings.append(
-                "All of D's scores lie in [0, 1] but no sigmoid was seen. If they are probabilities, give the logit: "
-                "Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
+                "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, give the "
+                "logit: Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
             )
-        return (lambda D, x, z, batch: pick(call(D, x, batch))), False
+        return (lambda D, x, z, batch: pick(call(D, x, z, batch))), False
 
-    def _given_score(self, x: Any, guess: Guess) -> Callable[..., Tensor]:
-        score = self.given.score
-        assert score is not None
+    def _call(self, x: Any, guess: Guess, keys: tuple[Any, ...] | None) -> Call:
+        """How D is called: ``D(x)``, with its condition, or with a nested x spread over its arguments."""
+        required, _ = arguments(self.D)
+        theirs = guess.condition
+        same = theirs is not None and theirs.keys is not None
+        named = [part for part in self.named if not same or theirs is None or part.keys == theirs.keys]
+        conditions = conditions_of(self.D, "D", named, keys if keys is not None else ())
+        if conditions:
+            condition = conditions[0]
+            if condition.position is None and guess.condition is None and self.given.latent is None:
+                raise CoopInitError(
+                    f"D may take labels ({condition.name!r}, optional), but G takes none. Does your loop pass them? "
+                    "Say it: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D(x)), or D(x, batch[1])"
+                )
+            self._found("D's condition", condition.text, condition.place)
+            return lambda D, x, z, batch: condition.call(D, x, condition.take(batch))
+        if isinstance(x, (tuple, list)) and len(x) > 1 and len(required) == len(x):
+            self._found("D's input", ", ".join(required), "one argument for each part of x")
+            return lambda D, x, z, batch: D(*x)
+        return lambda D, x, z, batch: D(x)
+
+    def _given_score(self, score: Callable[..., Tensor], x: Any, guess: Guess) -> tuple[Callable[..., Tensor], bool]:
         z = guess.latent(self.n, self.device, self.batch)
+        seen: list[tuple[str, nn.Module, Any, Any]] = []
+        sigmoids = Sigmoids()
         try:
-            f = score(self.D, fresh(x), fresh(z), self.batch)
+            with executed(self.D, seen), sigmoids:
+                f = score(self.D, fresh(x), fresh(z), self.batch)
         except Exception as error:
             raise CoopInitError(
                 f"Adapter.score failed on a real batch, x = {describe(x)}: {first_line(error)}\n"
@@ -375,13 +298,9 @@ class _Look:
                 "score=lambda D, x, z, batch: D(x)[0]"
             )
         self._finite(f)
-        self._found("D's score", describe(f), "given (score)")
-        if ends_in_sigmoid(f):
-            self.warnings.append(
-                "Adapter.score returns a probability, whose gradient dies where D is sure. Return the logit, e.g. "
-                "torch.logit(D(x), 1e-6), or leave score out: a final sigmoid is seen through."
-            )
-        return score
+        logit = logit_score(score, f, seen, sigmoids)
+        self._found("D's score", describe(f), "given (score)" + (f"; {logit[1]}" if logit else ""))
+        return (logit[0], True) if logit else (score, False)
 
     def _finite(self, f: Tensor) -> None:
         if not torch.isfinite(f).all():
@@ -424,16 +343,6 @@ class _Look:
             )
 
 
-def call_generator(G: nn.Module, z: Any) -> Any:
-    """``G(*z)`` for a tuple, else ``G(z)``."""
-    return G(*z) if isinstance(z, tuple) else G(z)
-
-
-def call_discriminator(condition: tuple[int, Condition] | None) -> Callable[[nn.Module, Any, Any], Any]:
-    """``D(x)``, with the condition where it belongs."""
-    if condition is None:
-        return lambda D, x, batch: D(x)
-    position, labels = condition
-    if position == 0:
-        return lambda D, x, batch: D(labels.take(batch), x)
-    return lambda D, x, batch: D(x, labels.take(batch))
+def describe_source(guess: Guess) -> str:
+    """The batch's tensor that a guess rests on."""
+    return guess.how.split(":")[0] if guess.condition is None or guess.condition.keys is None else guess.condition.text

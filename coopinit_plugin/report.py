@@ -80,18 +80,27 @@ class Statistics:
         broken = [name for name, value in named.items() if not math.isfinite(value)]
         if not broken and math.isfinite(self.spread):
             return
-        wrong = sum(int((~torch.isfinite(leaf)).sum()) for leaf in tree_leaves(x))
-        if wrong:
-            raise CoopInitError(
-                f"Iteration {iteration}: the loader gave data that are not finite ({wrong} numbers of the batch are "
-                "NaN or infinite). Your networks are untouched. Clean those samples in the dataset (torch.nan_to_num)."
-            )
+        check_data(x, f"Iteration {iteration}")
         step = "" if config.step_size == "balanced" else ' and step_size="balanced"'
         raise CoopInitError(
             f"Iteration {iteration}: not finite any more: {', '.join(broken) or 'the spread of the logits'}. The "
             "warm-up has diverged; your networks are untouched. Try WarmStartConfig(lr_discriminator="
             f"{config.lr_discriminator / 4:g}, energy_l2={max(config.energy_l2, 0.1) * 10:g}){step}, or fewer Langevin "
             "steps. A square root or a division without an epsilon in the networks makes such gradients, too."
+        )
+
+
+def check_data(x: Any, when: str) -> None:
+    """Refuse samples that are not finite.
+
+    Raises:
+        CoopInitError: saying when, and how many numbers.
+    """
+    wrong = sum(int((~torch.isfinite(leaf)).sum()) for leaf in tree_leaves(x))
+    if wrong:
+        raise CoopInitError(
+            f"{when}: the loader gave data that are not finite ({wrong} numbers of the batch are NaN or infinite). "
+            "Your networks are untouched. Clean those samples in the dataset (torch.nan_to_num)."
         )
 
 

@@ -135,7 +135,7 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coo
         """
         try:
             found: WarmStart = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:  # the last: JSON, but no object
             raise _not_ours(pretrained_model_name_or_path, error) from error
         return found
 
@@ -144,21 +144,22 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coo
         files = {name: _local(model_id, name, download) for name in (CONFIG, GENERATOR, DISCRIMINATOR)}
         try:
             told = json.loads(files[CONFIG].read_text(encoding="utf-8"))
-            seals, history = told["sha256"], told["history"]
+            seals = {name: told["sha256"][name] for name in (GENERATOR, DISCRIMINATOR)}
+            summary, history = told["summary"], told["history"]
             config = WarmStartConfig(**told["config"])
             rows = [StepReport(**dict(zip(history, row, strict=True))) for row in zip(*history.values(), strict=True)]
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise _not_ours(model_id, error) from error
         states = []
-        for name in (GENERATOR, DISCRIMINATOR):
-            if hashlib.sha256(files[name].read_bytes()).hexdigest() != seals.get(name):
+        for name, seal in seals.items():
+            if hashlib.sha256(files[name].read_bytes()).hexdigest() != seal:
                 raise CoopInitError(
                     f"{model_id}: {name} is not the file that {CONFIG} was saved with; the folder is half written or a "
                     "file was damaged or exchanged. Save again with result.save_pretrained(...), or download again "
                     "with force_download=True."
                 )
             states.append(_with_ties(files[name]))
-        return cls(states[0], states[1], config, rows, told["summary"])
+        return cls(states[0], states[1], config, rows, summary)
 
 
 def _local(model_id: str, name: str, download: dict[str, Any]) -> Path:

@@ -7,19 +7,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from coopinit_plugin.adapter import per_sample
 from coopinit_plugin.batch_parts import describe
 from coopinit_plugin.borrowed import unwrap
+from coopinit_plugin.conditions import CONDITIONS, arguments
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.latents import first_layer
 
-Call = Callable[[nn.Module, Any, Any], Any]
-RESHAPES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Mean", "Transpose", "Permute", "Select", "Alias", "Clone")
-KEYS = ("adv_output", "logits", "logit", "score", "scores")
+Call = Callable[[nn.Module, Any, Any, Any], Any]
+RESHAPES = (
+    *("View", "Reshape", "Squeeze", "Unsqueeze", "Mean", "Transpose", "Permute", "Alias", "Clone", "Clamp"),
+    *("ToCopy", "UnsafeView"),
+)
+KEYS = ("logits", "logit", "score", "scores", "validity", "adv")
 
 
-def pick_score(out: Any, n: int, data_shapes: list[tuple[int, ...]]) -> tuple[Callable[[Any], Tensor], str]:
+def pick_score(
+    out: Any, n: int, data_shapes: list[tuple[int, ...]], unit: bool = True
+) -> tuple[Callable[[Any], Tensor], str]:
     """Which part of D's output is the score, one number per sample.
 
     A tensor is; of a tuple the first element (heads of other tasks follow it); a list is one map per scale, whose means
@@ -29,6 +37,7 @@ def pick_score(out: Any, n: int, data_shapes: list[tuple[int, ...]]) -> tuple[Ca
         out: D's output.
         n: Samples in the batch.
         data_shapes: Shapes of one sample, to know scores per time step.
+        unit: Whether all the data lie in [0, 1], where a probability of each number may be its reconstruction.
 
     Returns:
         (pick, how): ``pick(out)`` is the score.
@@ -37,27 +46,34 @@ def pick_score(out: Any, n: int, data_shapes: list[tuple[int, ...]]) -> tuple[Ca
         CoopInitError: where two readings are possible; the message shows the line to write.
     """
     if isinstance(out, Tensor):
-        _one_number(out, n, data_shapes, "D(x)")
+        if unit or final_sigmoid(out) is None or out.ndim != 3 or out.shape[-1] != 1:
+            _one_number(out, n, data_shapes, "D(x)")
         return (lambda out: out), "D(x)"
     if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+        rivals = [i for i, part in enumerate(out[1:], 1) if _rivals(part, n, data_shapes)]
+        if rivals:
+            raise _which(out, f"elements 0 and {rivals[0]} could both be it; is one of them the score, or their sum?")
         _one_number(out[0], n, data_shapes, "D(x)[0]")
-        same = [i for i, part in enumerate(out[1:], 1) if isinstance(part, Tensor) and part.shape == out[0].shape]
-        if same and out[0].ndim:
-            raise _which(out, f"elements 0 and {same[0]} have one shape; is one of them the score, or their sum?")
         return (lambda out: out[0]), "D(x)[0], the first of a tuple"
-    if isinstance(out, list) and out and all(isinstance(part, (Tensor, list, tuple)) for part in out):
+    if isinstance(out, list) and out and all(isinstance(part, (Tensor, list, tuple)) and len(part) for part in out):
         last = [part if isinstance(part, Tensor) else part[-1] for part in out]
         if all(isinstance(part, Tensor) for part in last):
             for i, part in enumerate(last):
-                _one_number(part, n, data_shapes, f"D(x)[{i}]")
-            if isinstance(out[0], Tensor):
+                name = f"D(x)[{i}]" if isinstance(out[i], Tensor) else f"D(x)[{i}][-1]"
+                _one_number(part, n, data_shapes, name)
+                if final_sigmoid(part) is not None:
+                    raise _which(out, f"{name} is a probability; each one's logit is torch.logit(p, 1e-6)")
+            if all(isinstance(part, Tensor) for part in out):
                 return (lambda out: _sum_of_means(out, n)), f"sum of the means of D(x)'s {len(out)} scales"
-            return (lambda out: _sum_of_means([p[-1] for p in out], n)), f"sum over {len(out)} scales, the last of each"
+            if not any(isinstance(part, Tensor) for part in out):
+                return (
+                    lambda out: _sum_of_means([part[-1] for part in out], n)
+                ), f"sum over {len(out)} scales, the last of each"
     if isinstance(out, Mapping):
         tensors = [key for key, value in out.items() if isinstance(value, Tensor)]
-        known = [key for key in KEYS if key in tensors]
-        key = tensors[0] if len(tensors) == 1 else known[0] if known else None
-        if key is not None:
+        known = ["adv_output"] if "adv_output" in tensors else [key for key in KEYS if key in tensors]
+        if len(tensors) == 1 or len(known) == 1:
+            key = tensors[0] if len(tensors) == 1 else known[0]
             _one_number(out[key], n, data_shapes, f"D(x)[{key!r}]")
             return (lambda out: out[key]), f"D(x)[{key!r}]"
     raise _which(out, "")
@@ -68,18 +84,33 @@ def _sum_of_means(maps: Any, n: int) -> Tensor:
     return torch.stack([score if score.numel() == n else score.mean().expand(n) for score in scores]).sum(0)
 
 
+def _rivals(part: Any, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
+    """Whether another element of a tuple could be the score as well; a lone number, as an auxiliary loss, is not."""
+    return isinstance(part, Tensor) and part.ndim > 0 and part.numel() >= n and is_score(part, n, data_shapes)
+
+
+def is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
+    """Whether f is one number a sample, a patch map or a score per time step."""
+    inner = tuple(f.shape[1:])
+    if not f.is_floating_point() or 0 in f.shape:
+        return False
+    if all(size == 1 for size in inner):  # also batch means, packed samples and patches that were flattened
+        return f.ndim == 0 or f.numel() % n == 0 or n % f.shape[0] == 0
+    if f.shape[0] != n or inner in data_shapes:
+        return False
+    series = any(len(shape) == 2 for shape in data_shapes)
+    if len(inner) == 1:
+        return any(inner[0] in shape for shape in data_shapes if len(shape) == 2)
+    return inner[0] == 1 or (len(inner) == 2 and inner[-1] == 1 and series)
+
+
 def _one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str) -> None:
-    """Refuse what is not one score a sample, a patch map or a score per time step."""
+    """Refuse what is not the score alone."""
+    if is_score(f, n, data_shapes):
+        return
     if not f.is_floating_point():
         raise _which(f, f"{name} is {describe(f)}, no floating-point score")
-    inner = tuple(f.shape[1:])
-    per_step = len(inner) == 1 and any(inner[0] in shape[:2] for shape in data_shapes if len(shape) == 2)
-    patch = len(inner) >= 2 and (inner[0] == 1 or inner[-1] == 1) and f.shape[0] == n and inner not in data_shapes
-    single = len(inner) == 0 or all(size == 1 for size in inner)
-    whole = f.ndim == 0 or f.shape[0] == n or f.numel() % n == 0 or n % f.shape[0] == 0
-    if (single and whole) or patch or (per_step and f.shape[0] == n):
-        return
-    count = f.numel() // max(f.shape[0], 1)
+    count = f.numel() // max(f.shape[0], 1) if f.ndim else 1
     raise CoopInitError(
         f"D gives {count} numbers per sample, {name} of shape {tuple(f.shape)}: scores to average, classes of which "
         "one counts, or a reconstruction? Say it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: "
@@ -96,67 +127,109 @@ def _which(out: Any, why: str) -> CoopInitError:
     )
 
 
-def ends_in_sigmoid(f: Tensor) -> bool:
-    """Whether f's last operation, reshapes and averages aside, was a sigmoid."""
+def refused_input(D: nn.Module, x: Any, n: int, error: Exception) -> tuple[str, str]:
+    """(Why D may not take x, the end of the line to write)."""
+    needed = arguments(D)[0]
+    if len(needed) > 1:
+        known = {"z": "z", **dict.fromkeys(CONDITIONS, "batch[1]")}
+        rest = ", ".join(known.get(name.lower(), f"{name}=...") for name in needed[1:])
+        onehot = " (or one-hot: torch.nn.functional.one_hot(batch[1], 10).float())" if "batch[1]" in rest else ""
+        return f"Its forward needs {', '.join(needed)}{onehot}. ", f"D(x, {rest}))"
+    first, leaf = first_layer(D.named_modules()), x if isinstance(x, Tensor) else None
+    joined = "D(torch.cat([batch['A'], x], 1)))"
+    if first is not None and leaf is not None:
+        width, size = first[1], leaf.numel() // max(n, 1)
+        if isinstance(first[0], _ConvNd) and width > leaf.shape[1]:
+            why = f"Its first layer, {first[2]}, takes {width} channels, the data have {leaf.shape[1]}"
+            return f"{why}: does it see a condition joined to x? ", joined
+        if isinstance(first[0], nn.Linear) and leaf.ndim > 2 and width == size:
+            return f"Its first layer, {first[2]}, takes {width} numbers: x flattened. ", "D(x.flatten(1)))"
+        if isinstance(first[0], nn.Linear) and width > size and width % size == 0:
+            packs = f"{width // size} samples in one (pac), or a condition joined to x"
+            return f"Its first layer, {first[2]}, takes {width} numbers, x has {size}: {packs}? ", (
+                f"D(x.reshape(-1, {width}))) or {joined}"
+            )
+        if isinstance(first[0], nn.Linear) and width > size:
+            why = f"Its first layer, {first[2]}, takes {width} numbers, x has {size}: is a condition joined to x? "
+            return why, f"D(torch.cat([x, torch.nn.functional.one_hot(batch[1], {width - size}).float()], 1)))"
+    if "is invalid for input of size" in str(error):
+        return (
+            f"Does it group the batch (minibatch statistics, pac)? Then {n} must be a multiple of the group. ",
+            "D(x))",
+        )
+    return "", "D(x, batch[1])) or, where D sees a condition beside x, " + joined
+
+
+def final_sigmoid(f: Tensor) -> Any:
+    """The node of f's graph that is a sigmoid, where it was the last operation but for reshapes and averages."""
     node = f.grad_fn
     while node is not None and node.name().startswith(RESHAPES) and node.next_functions:
         node = node.next_functions[0][0]
-    return node is not None and node.name().startswith("Sigmoid")
+    return node if node is not None and node.name().startswith("Sigmoid") else None
 
 
 class Sigmoids(TorchFunctionMode):
-    """Keep what is given to every sigmoid, module or function, inside the context."""
+    """Keep what every sigmoid, module or function, was given inside the context, and its node in the graph."""
 
     def __init__(self) -> None:
         super().__init__()
         self.taken: list[Tensor] = []
+        self.nodes: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("sigmoid", "sigmoid_"):
-            self.taken.append(args[0].clone() if func.__name__ == "sigmoid_" else args[0])
-        return func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") not in ("sigmoid", "sigmoid_", "expit", "special_expit"):
+            return func(*args, **(kwargs or {}))
+        self.taken.append(args[0].clone() if func.__name__ == "sigmoid_" else args[0])
+        result = func(*args, **(kwargs or {}))
+        self.nodes.append(result.grad_fn)
+        return result
 
 
 def logit_score(
-    call: Call, f: Tensor, seen: list[tuple[str, nn.Module, Any, Any]], taken: list[Tensor]
-) -> tuple[Any, str]:
-    """The score before D's final sigmoid.
+    call: Call, f: Tensor, seen: list[tuple[str, nn.Module, Any, Any]], sigmoids: Sigmoids
+) -> tuple[Callable[..., Tensor], str] | None:
+    """The score before D's final sigmoid, (score, how); ``None`` where none is seen.
 
     Args:
-        call: How D is called.
-        f: The probabilities that D gave in the pass recorded.
+        call: How D is called, ``(D, x, z, batch)``.
+        f: What D gave in the pass recorded.
         seen: Submodules of that pass with their outputs.
-        taken: What was given to each sigmoid in that pass.
-
-    Returns:
-        (score, how).
+        sigmoids: The sigmoids of that pass.
     """
-    modules = [name for name, m, _, o in seen if isinstance(m, nn.Sigmoid) and _same(o, f)]
-    if modules and [name for name, m, _, _ in seen if isinstance(m, nn.Sigmoid)].count(modules[-1]) == 1:
-        return _before_module(call, modules[-1]), f"the logit before its final sigmoid, {modules[-1]}"
-    from_end = next((i for i, given in enumerate(reversed(taken), 1) if _same(given.sigmoid(), f)), 1)
+    node = final_sigmoid(f)
+    index = next((i for i, found in enumerate(sigmoids.nodes) if found is not None and found is node), None)
+    if index is None:
+        return None
+    if sigmoids.taken[index].numel() < f.numel() or sigmoids.taken[index].numel() % f.numel():
+        return None
+    tail = f.shape[1:] if f.ndim and f.numel() == sigmoids.taken[index].numel() else None
+    ours = [name for name, m, _, out in seen if isinstance(m, nn.Sigmoid) and out.grad_fn is node]
+    if ours and [name for name, *_ in seen].count(ours[0]) == 1:
+        return _before_module(call, ours[0], tail), f"the logit before its final sigmoid, {ours[0]}"
+    from_end = len(sigmoids.nodes) - index
 
     def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
-        with Sigmoids() as sigmoids:
-            call(D, x, batch)
-        return sigmoids.taken[-from_end]
+        with Sigmoids() as again:
+            call(D, x, z, batch)
+        return _as(again.taken[-from_end], tail)
 
     return score, "the logit before its final sigmoid (a function)"
 
 
-def _before_module(call: Call, name: str) -> Callable[..., Tensor]:
+def _as(logit: Tensor, tail: torch.Size | None) -> Tensor:
+    """The logit in the shape that D gives its probabilities in, where reshapes alone lie between."""
+    return logit if tail is None else logit.reshape(-1, *tail)
+
+
+def _before_module(call: Call, name: str, tail: torch.Size | None) -> Callable[..., Tensor]:
     def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
         taken: list[Tensor] = []
         sigmoid = unwrap(D).get_submodule(name)
         handle = sigmoid.register_forward_pre_hook(lambda _, given: taken.append(given[0]))
         try:
-            call(D, x, batch)
+            call(D, x, z, batch)
         finally:
             handle.remove()
-        return taken[-1]
+        return _as(taken[-1], tail)
 
     return score
-
-
-def _same(a: Any, f: Tensor) -> bool:
-    return isinstance(a, Tensor) and a.numel() == f.numel() and torch.equal(a.detach().flatten(), f.detach().flatten())

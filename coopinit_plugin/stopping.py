@@ -11,46 +11,64 @@ from torch import Tensor
 from coopinit_plugin.measures import SlicedWasserstein
 
 WINDOW = 1024  # samples in one reading of the distance
-PATIENCE = 3  # readings without progress before the stop
-PROGRESS = 0.03  # what counts as progress: the distance falls by 3 %
-LEAST = 100  # iterations before the stop may come
+SPAN = 4  # readings in each of the two spans that are compared
+PROGRESS = 0.05  # the newer span must lie this much below the older one
+WORSE = 1.25  # a span this much above the best one: the warm-up has gone wrong
 
 
 @dataclass
 class Plateau:
     """Reads the distance between generated and real samples, and sees when it no longer falls.
 
-    The samples are those the iterations draw anyway; a reading comes about every 1024 of them.
+    The samples are those the iterations draw anyway; a reading comes about every 1024 of them. One reading is noisy, so
+    the mean of the last four is compared with that of the four before.
 
     Attributes:
         distance: What is read.
-        best: The smallest reading so far.
-        last: The newest reading, ``None`` before the first.
+        readings: All so far, in σ.
+        best: The smallest mean of four readings so far.
+        at_best: Whether the newest reading gave it.
     """
 
     distance: SlicedWasserstein
+    readings: list[float] = field(default_factory=list)
     best: float = float("inf")
-    last: float | None = None
-    _stale: int = 0
-    _iterations: int = 0
+    at_best: bool = False
     _real: list[Tensor] = field(default_factory=list)
     _fake: list[Tensor] = field(default_factory=list)
 
-    def observe(self, real: Any, fake: Any) -> bool:
-        """Take one iteration's samples; ``True`` where they completed a reading."""
-        self._iterations += 1
+    @property
+    def last(self) -> float | None:
+        """The newest reading, ``None`` before the first."""
+        return self.readings[-1] if self.readings else None
+
+    def observe(self, real: Any, fake: Any) -> None:
+        """Take one iteration's samples."""
+        self.at_best = False
         self._real.append(self.distance.project(real))
         self._fake.append(self.distance.project(fake))
         if sum(len(part) for part in self._fake) < WINDOW:
-            return False
-        self.last = float(self.distance.between(torch.cat(self._real), torch.cat(self._fake)))
+            return
+        self.read(float(self.distance.between(torch.cat(self._real), torch.cat(self._fake))))
         self._real.clear()
         self._fake.clear()
-        self._stale = 0 if self.last < (1 - PROGRESS) * self.best else self._stale + 1
-        self.best = min(self.best, self.last)
-        return True
+
+    def read(self, distance: float) -> None:
+        """Take one reading."""
+        self.readings.append(distance)
+        if len(self.readings) >= SPAN and self._span(0) < self.best:
+            self.best, self.at_best = self._span(0), True
 
     @property
-    def reached(self) -> bool:
-        """Whether to stop."""
-        return self._iterations >= LEAST and self._stale >= PATIENCE
+    def verdict(self) -> str | None:
+        """``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
+        if len(self.readings) < 2 * SPAN:
+            return None
+        if self._span(0) > WORSE * self.best:
+            return "worse"
+        return "plateau" if self._span(0) > (1 - PROGRESS) * self._span(1) else None
+
+    def _span(self, back: int) -> float:
+        """Mean of four readings, the newest ones or those before."""
+        end = len(self.readings) - back * SPAN
+        return sum(self.readings[end - SPAN : end]) / SPAN

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from tqdm.auto import tqdm
 
@@ -113,7 +113,8 @@ def _warm_up(
         torch.enable_grad(),
         borrowed_randomness(config.seed, loader),
         engine(accelerator, _device(generator)) as run,
-        torch.autocast(run.device.type, enabled=False),
+        # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
+        torch.autocast(run.device.type, enabled=False, cache_enabled=False),
     ):
         G, D = copies(generator, discriminator)
         wrapped_g, wrapped_d = run.prepare(G), run.prepare(D)
@@ -161,6 +162,7 @@ def _iterate(
     settings = Settings(config.langevin_steps, config.noise_scale, config.energy_l2, scale)
     plateau = Plateau(SlicedWasserstein(x, scale))
 
+    best: list[tuple[Tensor, Tensor]] = []
     history: list[StepReport] = []
     began = time.perf_counter()
     hidden = not (progress and run.is_main)
@@ -190,8 +192,21 @@ def _iterate(
             bar.update()
             if callback is not None and run.is_main and callback(report) is False:
                 return history, "callback"
-            if config.iterations == "auto" and plateau.reached:
-                return history, "plateau"
+            if config.iterations == "auto":
+                if plateau.at_best:
+                    best = [(tensor, tensor.detach().clone()) for net in (pair.G, pair.D) for tensor in _state(net)]
+                if plateau.verdict == "worse":
+                    logger.warning(
+                        "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up "
+                        "went wrong and ends here, with the weights of its best moment.",
+                        plateau.last,
+                        plateau.best,
+                    )
+                    with torch.no_grad():
+                        for tensor, value in best:
+                            tensor.copy_(value)
+                if plateau.verdict is not None:
+                    return history, plateau.verdict
     return history, "max_iterations" if config.iterations == "auto" else "iterations"
 
 
@@ -220,6 +235,10 @@ def _check_arguments(config: Any, adapter: Any, output_dir: Any, resume: bool) -
 
 def _device(generator: nn.Module) -> torch.device | None:
     return device_of(unwrap(generator)) if isinstance(generator, nn.Module) else None
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -1,0 +1,150 @@
+"""The cooperative warm-up as a textbook would write it: slow, explicit, one sample at a time, ``.backward`` everywhere.
+
+Nothing of the library is used here. Samples are lists of tensors, one entry for each tensor of a sample.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Reference:
+    """G, D, their optimizers and the step size a, taken through one iteration after the other.
+
+    The balanced step begins at `first_step_size`: set `a` to it before the first iteration.
+    """
+
+    def __init__(
+        self,
+        G: nn.Module,
+        D: nn.Module,
+        *,
+        sigmas: list[float],
+        steps: int,
+        noise: float,
+        l2: float,
+        fixed: float | None = None,
+        lr_generator: float = 5e-4,
+        lr_discriminator: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+        real_is_high: bool = True,
+        masks: list[Tensor] | None = None,
+        clip: float | None = None,
+        randn=torch.randn,
+    ) -> None:
+        self.G, self.D = G, D
+        self.sigmas, self.steps, self.noise, self.l2 = sigmas, steps, noise, l2
+        self.balanced = fixed is None
+        self.a = None if self.balanced else fixed**2 / 2
+        self.sign = 1 if real_is_high else -1
+        self.masks, self.clip, self.randn = masks, clip, randn
+        self.adam_g = torch.optim.Adam([p for p in G.parameters() if p.requires_grad], lr_generator, betas)
+        self.adam_d = torch.optim.Adam([p for p in D.parameters() if p.requires_grad], lr_discriminator, betas)
+
+    def f(self, xs: list[Tensor]) -> Tensor:
+        """One logit for each sample: a patch map is averaged, the sign turned so that real is high."""
+        out = self.D(*[x.clone() for x in xs])
+        return self.sign * out.reshape(len(out), -1).mean(dim=1)
+
+    def first_look(self, xs: list[Tensor]) -> None:
+        """BatchNorm's running statistics become those of the first batch."""
+        for layer in self.D.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.reset_running_stats()
+                layer.momentum, kept = None, layer.momentum  # None: a plain average, here of one batch
+                layer.kept_momentum = kept
+        self.see_real(xs)
+        for layer in self.D.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.momentum = layer.kept_momentum
+                del layer.kept_momentum
+
+    def see_real(self, xs: list[Tensor]) -> None:
+        """BatchNorm's running statistics move towards those of a real batch."""
+        self.D.eval()
+        for layer in self.D.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.train()
+        with torch.no_grad():
+            self.f(xs)
+        self.D.eval()
+
+    def gradient(self, xs: list[Tensor]) -> list[Tensor]:
+        """∇f, of each sample's score to that sample."""
+        xs = [x.detach().clone().requires_grad_(True) for x in xs]
+        self.f(xs).sum().backward()
+        self.D.zero_grad()
+        return [torch.zeros_like(x) if x.grad is None else x.grad for x in xs]
+
+    def first_step_size(self, xs: list[Tensor], z: Tensor) -> float:
+        """A first drift as long as the noise, on the samples that G(z) is at first. Changes nothing."""
+        G, D = copy.deepcopy((self.G, self.D))
+        look = Reference(G, D, sigmas=self.sigmas, steps=0, noise=self.noise, l2=0.0, real_is_high=self.sign > 0)
+        look.see_real(xs)
+        generated = G(z)
+        generated = list(generated) if isinstance(generated, tuple) else [generated]
+        squares, count = 0.0, 0
+        for g, sigma in zip(look.gradient(generated), self.sigmas, strict=True):
+            squares += float(((sigma * g) ** 2).sum())
+            count += g.numel()
+        return (self.noise or 0.06) / math.sqrt(squares / count)
+
+    def langevin(self, xs: list[Tensor]) -> list[Tensor]:
+        """x ← x + a·σ²·∇f(x) + ε·σ·N(0, I), K times; the balanced chain holds each drift to 0.25 σ (RMS)."""
+        xs = [x.detach().clone() for x in xs]
+        for _ in range(self.steps):
+            gradients = self.gradient(xs)
+            shorten = torch.ones(len(xs[0]), dtype=xs[0].dtype)
+            if self.balanced:
+                for i in range(len(xs[0])):
+                    moves = [self.a * sigma * g[i] for g, sigma in zip(gradients, self.sigmas, strict=True)]
+                    rms = torch.cat([move.reshape(-1) for move in moves]).square().mean().sqrt()
+                    if rms > 0.25:
+                        shorten[i] = 0.25 / rms
+            new = []
+            for x, g, sigma in zip(xs, gradients, self.sigmas, strict=True):
+                drift = torch.stack([shorten[i] * self.a * sigma**2 * g[i] for i in range(len(x))])
+                new.append(x + drift + self.noise * sigma * self.randn(x.shape))
+            if self.masks is not None:
+                new = [m * moved + (1 - m) * x for m, moved, x in zip(self.masks, new, xs, strict=True)]
+            xs = new
+        return xs
+
+    def iterate(self, xs: list[Tensor], z: Tensor) -> list[float]:
+        """One cooperative iteration; the statistics mean f(x), var f(x), mean f(x̃), var f(x̃), displacement²."""
+        self.see_real(xs)
+        generated = self.G(z)
+        generated = list(generated) if isinstance(generated, tuple) else [generated]
+        refined = self.langevin(generated)
+
+        self.adam_g.zero_grad()
+        squares, count = 0.0, 0
+        for ours, target, sigma in zip(generated, refined, self.sigmas, strict=True):
+            squares = squares + (((ours - target) / sigma) ** 2).sum()
+            count += ours.numel()
+        teaching = squares / count
+        teaching.backward()
+        self.adam_g.step()
+
+        self.adam_d.zero_grad()
+        f_real, f_refined = self.f(xs), self.f(refined)
+        likelihood = f_refined.mean() - f_real.mean()
+        energy = (f_real**2).mean() + (f_refined**2).mean()
+        (likelihood + self.l2 * energy).backward()
+        self.adam_d.step()
+        if self.clip is not None:
+            for parameter in self.D.parameters():
+                parameter.data = parameter.data.clamp(-self.clip, self.clip)
+
+        found = [f_real.mean(), ((f_real - f_real.mean()) ** 2).mean()]
+        found += [f_refined.mean(), ((f_refined - f_refined.mean()) ** 2).mean(), teaching]
+        statistics = [float(value.detach().to(torch.float32)) for value in found]  # read in single precision
+        if self.balanced:
+            gap = statistics[0] - statistics[2]
+            spread = (math.sqrt(statistics[1]) + math.sqrt(statistics[3])) / 2
+            self.a = self.a * math.exp(0.1 * max(-1.0, min(1.0, gap / spread)))
+        return statistics

@@ -1,0 +1,150 @@
+"""When the warm-up ends by itself."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from networks import hooks, mlp_pair, short, vectors
+from snapshot import state_bits
+
+from coopinit_plugin import warm_start
+from coopinit_plugin.measures import SlicedWasserstein
+from coopinit_plugin.stopping import SPAN, WINDOW, Plateau
+
+
+def plateau() -> Plateau:
+    return Plateau(SlicedWasserstein(torch.zeros(1, 2), [1.0]))
+
+
+def verdicts(readings) -> list[str | None]:
+    stop, found = plateau(), []
+    for reading in readings:
+        stop.read(reading)
+        found.append(stop.verdict)
+    return found
+
+
+def first(found: list) -> int | None:
+    """After how many readings the first verdict came."""
+    return next((index + 1 for index, verdict in enumerate(found) if verdict is not None), None)
+
+
+def test_a_distance_that_falls_is_never_stopped():
+    assert first(verdicts([0.95**k for k in range(60)])) is None
+    assert first(verdicts([1 / (1 + k) for k in range(30)])) is None
+
+
+def test_a_distance_that_stays_is_stopped_as_soon_as_two_spans_are_there():
+    found = verdicts([0.3] * 10)
+    assert first(found) == 2 * SPAN
+    assert found[-1] == "plateau"
+
+
+def test_one_lucky_or_unlucky_reading_stops_nothing():
+    falling = [0.9**k for k in range(20)]
+    for k in range(20):
+        for factor in (0.5, 1.5):
+            noisy = [value * (factor if index == k else 1) for index, value in enumerate(falling)]
+            assert verdicts(noisy)[-1] is None or k > 15
+
+
+def test_a_distance_that_levels_out_is_stopped_there():
+    readings = [max(0.8**k, 0.1) for k in range(40)]  # level from reading 11 on
+    assert 11 <= first(verdicts(readings)) <= 11 + 2 * SPAN
+
+
+def test_a_distance_that_rises_again_has_gone_wrong():
+    found = verdicts([0.9**k for k in range(12)] + [0.9**11 * 1.6**k for k in range(1, 8)])
+    assert "worse" in found
+    assert [verdict for verdict in found if verdict][-1] == "worse"
+
+
+def test_a_reading_comes_with_every_window_of_samples(monkeypatch):
+    stop = plateau()
+    monkeypatch.setattr(stop.distance, "between", lambda a, b: torch.tensor(float(len(a)) + len(b) / 1e5))
+    sizes, readings = [], []
+    for _ in range(40):
+        stop.observe(torch.randn(100, 2), torch.randn(100, 2))
+        if len(stop.readings) > len(readings):
+            readings = list(stop.readings)
+            sizes.append(readings[-1])
+    expected = math.ceil(WINDOW / 100) * 100
+    assert sizes == pytest.approx([expected + expected / 1e5] * (4000 // expected), rel=1e-6)
+    assert stop.last == readings[-1]
+
+
+def test_before_the_first_reading_there_is_none():
+    stop = plateau()
+    assert (stop.last, stop.verdict) == (None, None)
+    stop.observe(torch.randn(10, 2), torch.randn(10, 2))
+    assert (stop.last, stop.verdict) == (None, None)
+
+
+def test_the_reading_is_the_distance_of_the_samples():
+    stop = plateau()
+    real, fake = torch.randn(WINDOW, 2), torch.randn(WINDOW, 2) + 1
+    for a, b in zip(real.split(128), fake.split(128), strict=True):
+        stop.observe(a, b)
+    measure = SlicedWasserstein(real, [1.0])
+    assert stop.last == pytest.approx(float(measure.between(measure.project(real), measure.project(fake))), rel=1e-5)
+
+
+# --- in the warm-up
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Readings as the test wants them, one an iteration."""
+
+    def script(readings):
+        left = iter(readings)
+        monkeypatch.setattr(SlicedWasserstein, "between", staticmethod(lambda a, b: torch.tensor(next(left))))
+
+    return script
+
+
+def run(**given):
+    G, D = mlp_pair()
+    data = vectors(3, WINDOW)
+    config = short(**{"iterations": "auto", "handover": "none", **given})
+    return G, D, warm_start(G, D, data, config=config, adapter=hooks(), progress=False)
+
+
+def test_a_plateau_ends_the_warm_up(scripted):
+    scripted([0.3] * 100)
+    _, _, result = run()
+    assert result.summary["stopped_by"] == "plateau"
+    assert result.summary["iterations"] == 2 * SPAN
+    assert (result.summary["distance_first"], result.summary["distance_last"]) == pytest.approx((0.3, 0.3))
+    assert [row.distance for row in result.history] == pytest.approx([0.3] * 2 * SPAN)
+
+
+def test_as_long_as_the_distance_falls_it_goes_on_to_the_most(scripted):
+    scripted([0.9**k for k in range(100)])
+    _, _, result = run(max_iterations=20)
+    assert (result.summary["stopped_by"], result.summary["iterations"]) == ("max_iterations", 20)
+
+
+def test_a_number_of_iterations_is_kept_whatever_the_distance_does(scripted):
+    scripted([0.3] * 100)
+    _, _, result = run(iterations=11)
+    assert (result.summary["stopped_by"], result.summary["iterations"]) == ("iterations", 11)
+
+
+def test_where_it_goes_wrong_the_best_moments_weights_are_given_back(scripted, caplog):
+    falling = [0.9**k for k in range(10)]
+    scripted([*falling, *[5.0] * 90])
+    G, D, result = run()
+    assert result.summary["stopped_by"] == "worse"
+    assert "best moment" in caplog.text
+    scripted([*falling, *[5.0] * 90])
+    best_g, best_d, _ = run(iterations=10)
+    assert state_bits(G, D) == state_bits(best_g, best_d)
+
+
+def test_small_batches_give_no_reading_in_a_short_warm_up():
+    G, D = mlp_pair()
+    told = warm_start(G, D, vectors(), config=short(), adapter=hooks(), progress=False).summary
+    assert (told["distance_first"], told["distance_last"]) == (None, None)
