@@ -1,0 +1,101 @@
+"""What there is to learn, and how well it was learnt: stacked digits, or a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from coopinit_plugin.measures import SlicedWasserstein
+from examples.digits import StackedDigits, coverage
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set of square images and the measure of a generator on it.
+
+    Attributes:
+        dataset: Pairs of an image (3, size, size) in [−1, 1] and anything.
+        size: The side in pixels.
+        samples: How many generated samples a measurement takes.
+        measure: Samples to the score.
+        score: The score's name.
+        tell: A score in words.
+        about: The data in a few words.
+    """
+
+    dataset: Dataset
+    size: int
+    samples: int
+    measure: Callable[[Tensor], float]
+    score: str
+    tell: Callable[[float], str]
+    about: str
+
+    def real(self, n: int) -> Tensor:
+        """`n` real images, always the same."""
+        chosen = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(0))[:n]
+        return torch.stack([self.dataset[index][0] for index in chosen.tolist()])
+
+
+def digits_task(seed: int) -> Task:
+    """Three handwritten digits in three channels: 1000 modes to cover."""
+    return Task(
+        dataset=StackedDigits(seed=seed),
+        size=8,
+        samples=10_000,
+        measure=lambda samples: coverage(samples)[0],
+        score="modes covered",
+        tell=lambda modes: f"{modes:.0f} of 1000 modes",
+        about="3 digits as red, green, blue",
+    )
+
+
+def folder_task(folder: Path) -> Task:
+    """The images in a folder; their sliced Wasserstein distance to the generated ones, in σ of the data."""
+    dataset = ImageFolder(folder)
+    task = Task(
+        dataset=dataset,
+        size=ImageFolder.SIZE,
+        samples=2048,
+        measure=lambda samples: distance.between(distance.project(samples[: len(real)]), real),
+        score="distance to the data (σ)",
+        tell=lambda value: f"{value:.3f} σ from the data",
+        about=f"{len(dataset):,} images, 32×32",
+    )
+    images = task.real(task.samples)
+    distance = SlicedWasserstein(images, [float(images.std())])
+    real = distance.project(images)
+    return task
+
+
+class ImageFolder(Dataset):
+    """Every image in a folder and below it, cropped to its middle and resized to 32×32, kept in memory."""
+
+    SIZE = 32
+    LEAST = 64  # a batch
+
+    def __init__(self, folder: Path) -> None:
+        known = Image.registered_extensions()
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in known)
+        if len(files) < self.LEAST:
+            raise ValueError(f"{folder}: {len(files)} images there, at least {self.LEAST} are needed")
+        self.images = [self._read(file) for file in tqdm(files, desc="Reading images", unit="img")]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index].float() / 127.5 - 1, 0
+
+    def _read(self, file: Path) -> Tensor:
+        with Image.open(file) as image:
+            small = ImageOps.fit(image.convert("RGB"), (self.SIZE, self.SIZE))
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1)

@@ -1,0 +1,102 @@
+"""The pictures: grids of samples, and one that tells the whole story."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from examples.dcgan.run import Run
+
+matplotlib.use("Agg")  # draws into files, with or without a display
+
+COLOURS = {True: "#d9480f", False: "#495057"}  # warm, random
+CELL = 48  # pixels of one sample in a picture, about
+
+
+def grid(samples: Tensor, width: int = 335, height: int = 270, gap: int = 3) -> np.ndarray:
+    """As many samples as fit, (about `height`, about `width`, 3) in [0, 1], each of their pixels a crisp block."""
+    block = max(1, round(CELL / samples.shape[-1]))
+    cell = block * samples.shape[-1] + gap
+    rows, columns = height // cell, width // cell
+    images = (samples[: rows * columns].permute(0, 2, 3, 1).numpy().clip(-1, 1) + 1) / 2
+    picture = np.ones((rows * cell - gap, columns * cell - gap, 3))
+    for index, image in enumerate(images.repeat(block, axis=1).repeat(block, axis=2)):
+        top, left = index // columns * cell, index % columns * cell
+        picture[top : top + cell - gap, left : left + cell - gap] = image
+    return picture
+
+
+def save_grid(samples: Tensor, path: Path) -> None:
+    plt.imsave(path, grid(samples, width=408, height=408))
+
+
+def save_story(runs: list[Run], path: Path) -> None:
+    """Real samples and those of each run side by side, and below them the scores against time."""
+    task = runs[0].task
+    panels = [("Real data", task.about, task.real(64), "black")]
+    for run in runs:
+        (begun, first), (ended, last) = run.curve[0], run.curve[-1]
+        if run.warm:
+            panels.append((f"Right after the warm-up, {begun:.0f} s", task.tell(first), run.before, COLOURS[True]))
+        panels.append((f"{run.name}, trained {ended:.0f} s", task.tell(last), run.after, COLOURS[run.warm]))
+
+    margin, head, high, wide, curves = 20, 126, 270, 345, 320  # pixels
+    width, height = margin + len(panels) * wide, head + high + curves
+    figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
+
+    def write(text: str, left: int, top: int, **how: Any) -> None:
+        figure.text(left / width, 1 - top / height, text, va="top", **how)
+
+    def place(left: int, top: int, w: int, h: int) -> Axes:
+        return figure.add_axes((left / width, 1 - (top + h) / height, w / width, h / height))
+
+    heading = "The same DCGAN, {:.0f} seconds on one CPU core: random start against warm start"
+    write(
+        heading.format(ended) if len(runs) > 1 else "A DCGAN from a random start",
+        margin,
+        18,
+        fontsize=20,
+        weight="bold",
+    )
+    for index, (title, score, samples, colour) in enumerate(panels):
+        left, picture = margin + index * wide, grid(samples)
+        write(title, left, 72, fontsize=15, color=colour)
+        write(score, left, 96, fontsize=15, color=colour, weight="bold" if index else "normal")
+        axes = place(left, head, picture.shape[1], picture.shape[0])
+        axes.imshow(picture, interpolation="nearest")
+        axes.axis("off")
+    draw_curves(place(86, head + high + 10, width - 86 - 185, curves - 70), runs)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def draw_curves(axes: Axes, runs: list[Run]) -> None:
+    """The score of each run against its seconds, the warm-up shaded."""
+    highest = 1.05 * max(score for run in runs for _, score in run.curve)
+    axes.set_xlim(0, max(run.seconds for run in runs))
+    axes.set_ylim(0, highest)
+    label = -1.0
+    for run in sorted(runs, key=lambda run: run.curve[-1][1]):
+        colour = COLOURS[run.warm]
+        seconds, scores = zip(*run.curve, strict=True)
+        axes.plot(seconds, scores, color=colour, linewidth=3, solid_capstyle="butt")
+        label = max(scores[-1] / highest, label + 0.1)  # names of close curves stay apart
+        words = {"transform": axes.transAxes, "va": "center", "fontsize": 15, "color": colour}
+        axes.text(1.01, label, run.name.lower(), weight="bold", **words)
+        if run.warm:
+            axes.plot(seconds[0], scores[0], "o", color=colour, markersize=9, clip_on=False)
+            axes.axvspan(0, seconds[0], color=colour, alpha=0.12, linewidth=0)
+            axes.text(seconds[0] / run.seconds / 2, 0.5, "warm-up", ha="center", **words)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("seconds of training, the warm-up included", fontsize=13)
+    axes.set_ylabel(runs[0].task.score, fontsize=13)
+    axes.tick_params(labelsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)

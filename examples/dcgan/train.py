@@ -1,0 +1,52 @@
+"""A DCGAN's training loop as its user has it, and the two lines that give it a warm start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+import coopinit_plugin  # ← added, 1 of 2
+from examples.dcgan.networks import weights_init
+
+
+def train(
+    G: nn.Module,
+    D: nn.Module,
+    loader: Iterable,
+    keep_going: Callable[[int], bool],
+    warm_start: bool = True,
+) -> coopinit_plugin.WarmStart | None:
+    """Train for as long as `keep_going` says; it is told the number of iterations done, 0 at first."""
+    G.apply(weights_init)
+    D.apply(weights_init)
+
+    result = None
+    if warm_start:
+        result = coopinit_plugin.warm_start(G, D, loader)  # ← added, 2 of 2
+
+    criterion = nn.BCELoss()
+    optimizer_d = torch.optim.Adam(D.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    optimizer_g = torch.optim.Adam(G.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    iterations, going = 0, keep_going(0)
+    while going:
+        for real, _ in loader:
+            ones, zeros = torch.ones(len(real)), torch.zeros(len(real))
+            fake = G(torch.randn(len(real), G.nz, 1, 1))
+
+            optimizer_d.zero_grad()
+            loss_d = criterion(D(real), ones) + criterion(D(fake.detach()), zeros)
+            loss_d.backward()
+            optimizer_d.step()
+
+            optimizer_g.zero_grad()
+            loss_g = criterion(D(fake), ones)
+            loss_g.backward()
+            optimizer_g.step()
+
+            iterations += 1
+            going = keep_going(iterations)
+            if not going:
+                break
+    return result
