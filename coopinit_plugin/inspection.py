@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.adapter import Adapter, executed, fresh, infer_sign, per_sample
+from coopinit_plugin.adapter import Adapter, Pair, executed, fresh, infer_sign, per_sample, release_graphs
 from coopinit_plugin.batch_parts import batch_size, could_be_data, describe, first_line, move, parts
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import borrowed_randomness, copies, device_of, unwrap
@@ -22,11 +22,20 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.latents import Guess, entered, first_layer, guesses, refuse_translation, unknown_latent
 from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode
 from coopinit_plugin.samples import Row, check, given_data, match, mismatch, ranges, refuse_no_data
-from coopinit_plugin.scores import Call, Sigmoids, logit_score, pick_score, refused_input
+from coopinit_plugin.scores import (
+    Call,
+    Sigmoids,
+    logit_score,
+    may_be_probability,
+    one_number,
+    pick_score,
+    refused_input,
+)
 from coopinit_plugin.traits import traits
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 CLEAR = 1.0  # a difference of mean logits that a fresh D does not show
+ABSURD = 1e4  # one that no trained D shows: a spectral norm's random vectors, which no training pass has turned yet
 
 
 def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adapter: Adapter | None = None) -> Adapter:
@@ -92,7 +101,8 @@ class _Look:
         x, fake = found.real(self.batch), found.pick(out)
         self.n = tree_leaves(x)[0].shape[0]
         check(x)
-        rows, warnings = ranges(self.G, x, fake)
+        fake = self._differentiable(fake)
+        rows, warnings = ranges(self.G, x, fake, found.name)
         self.rows[1:1] = found.rows + rows
         self.warnings += found.warnings + warnings
         score, sigmoid = self._discriminator(x, guess, found.keys)
@@ -163,9 +173,9 @@ class _Look:
             if guess.source is None:
                 break
         if not works:
-            if misfit is not None and len(tried) == sum(" gave " in line for line in tried):
-                raise CoopInitError(mismatch(self.data, list(parts(misfit))))
-            raise CoopInitError(unknown_latent(self.G, first, conditions, self.data, tried))
+            if misfit is not None:
+                raise CoopInitError(mismatch(self.data, list(parts(misfit))) + "\nTried:\n" + "\n".join(tried))
+            raise CoopInitError(unknown_latent(self.G, first, conditions, self.data, self.named, tried))
         if len(works) > 1:
             names = [describe_source(guess).split(",")[0] for guess, _ in works]
             raise CoopInitError(
@@ -211,8 +221,20 @@ class _Look:
         return guess, generate, out
 
     def _run(self, generate: Callable[[nn.Module, Any], Any], z: Any) -> Any:
-        with torch.no_grad():
-            return generate(self.G, fresh(z))
+        return generate(self.G, fresh(z))
+
+    def _differentiable(self, fake: Any) -> Any:
+        """G's sample without its graph, which must have been there."""
+        if not any(leaf.requires_grad for leaf in tree_leaves(fake)):
+            optional = arguments(self.G)[1]
+            more = f", {optional[0]}=True" if optional else ", ..."
+            raise CoopInitError(
+                f"G's output carries no gradient, so that G cannot learn from it: does its forward draw classes, round, "
+                f"or detach? Call it as your loop does for training: adapter=coopinit_plugin.Adapter("
+                f"generate=lambda G, z: G(z{more}))"
+            )
+        release_graphs(self.G)
+        return Pair.detached(fake)
 
     def _fits(self, out: Any, source: tuple[Any, ...] | None) -> bool:
         """Whether some part of G's output has the shape of some part of the data."""
@@ -227,12 +249,13 @@ class _Look:
             return self._given_score(self.given.score, x, guess)
         call = self._call(x, guess, keys)
         seen: list[tuple[str, nn.Module, Any, Any]] = []
+        order: list[tuple[str, nn.Module]] = []
         sigmoids = Sigmoids()
         try:
-            with executed(self.D, seen), sigmoids:
+            with executed(self.D, seen), entered(self.D, order), sigmoids:
                 out = call(self.D, fresh(x), None, self.batch)
         except Exception as error:
-            why, line = refused_input(self.D, x, self.n, error)
+            why, line = refused_input(self.D, x, self.n, error, order)
             raise CoopInitError(
                 f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n{why}"
                 f"Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
@@ -251,8 +274,7 @@ class _Look:
                 "D gives a list: read as one score map per scale, their means summed. If one of them is another task's "
                 "head, say which counts: Adapter(score=lambda D, x, z, batch: D(x)[0])."
             )
-        f = f.detach()
-        if f.numel() > 1 and float(f.min()) >= 0 and 0 < float(f.max()) <= 1:
+        if may_be_probability(f):
             self.warnings.append(
                 "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, give the "
                 "logit: Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
@@ -267,7 +289,7 @@ class _Look:
         named = [part for part in self.named if not same or theirs is None or part.keys == theirs.keys]
         conditions = conditions_of(self.D, "D", named, keys if keys is not None else ())
         if conditions:
-            condition = conditions[0]
+            condition = next((c for c in conditions if theirs is not None and c.text == theirs.text), conditions[0])
             if condition.position is None and guess.condition is None and self.given.latent is None:
                 raise CoopInitError(
                     f"D may take labels ({condition.name!r}, optional), but G takes none. Does your loop pass them? "
@@ -298,11 +320,18 @@ class _Look:
                 "score=lambda D, x, z, batch: D(x)[0]"
             )
         self._finite(f)
+        if f.ndim == 2:  # heads or classes, averaged as if they were positions
+            one_number(f, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], "D(x)")
         logit = logit_score(score, f, seen, sigmoids)
         self._found("D's score", describe(f), "given (score)" + (f"; {logit[1]}" if logit else ""))
         return (logit[0], True) if logit else (score, False)
 
     def _finite(self, f: Tensor) -> None:
+        if not f.requires_grad:
+            raise CoopInitError(
+                "D's score carries no gradient, so that neither the chain nor D can follow it: does it round, compare or "
+                "detach? Give the score before that: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
+            )
         if not torch.isfinite(f).all():
             raise CoopInitError(
                 "D's logits on the first real batch are not finite. Check D's weights (were they loaded from a run "
@@ -335,7 +364,7 @@ class _Look:
         )
         if not adapter.real_is_high:
             real, made = -real, -made
-        if float(made.mean() - real.mean()) > CLEAR and float(made.min()) > float(real.max()):
+        if CLEAR < float(made.mean() - real.mean()) < ABSURD and float(made.min()) > float(real.max()):
             self.warnings.append(
                 f"D scores every sample of G above every real one (mean {float(made.mean()):.2f} against "
                 f"{float(real.mean()):.2f}). If D has been trained already, it is low on real: "
