@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.adapter import Adapter, Pair, executed, fresh, infer_sign, per_sample, release_graphs
+from coopinit_plugin.adapter import Adapter, Pair, fresh, infer_sign, per_sample, release_graphs
 from coopinit_plugin.batch_parts import batch_size, could_be_data, describe, first_line, move, parts
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import borrowed_randomness, copies, device_of, unwrap
@@ -22,15 +22,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.latents import Guess, entered, first_layer, guesses, refuse_translation, unknown_latent
 from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode
 from coopinit_plugin.samples import Row, check, given_data, match, mismatch, ranges, refuse_no_data
-from coopinit_plugin.scores import (
-    Call,
-    Sigmoids,
-    logit_score,
-    may_be_probability,
-    one_number,
-    pick_score,
-    refused_input,
-)
+from coopinit_plugin.scoring import Scoring
 from coopinit_plugin.traits import traits
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
@@ -105,7 +97,8 @@ class _Look:
         rows, warnings = ranges(self.G, x, fake, found.name)
         self.rows[1:1] = found.rows + rows
         self.warnings += found.warnings + warnings
-        score, sigmoid = self._discriminator(x, guess, found.keys)
+        scoring = Scoring(self.D, self.batch, self.n, self.device, self.named, self.given, self.rows, self.warnings)
+        score, sigmoid = scoring.found(x, guess, found.keys)
         high = self._sign(sigmoid)
         pick = found.pick
         adapter = dataclasses.replace(
@@ -136,8 +129,6 @@ class _Look:
         own = {id(part.tensor) for part in self.data}
         others = [part for part in self.named if id(part.tensor) not in own]
         self.target_known, self.named = len(others) < len(self.named), others
-
-    # --- the generator
 
     def _generator(self) -> tuple[Guess, Callable[[nn.Module, Any], Any], Any]:
         """(What G takes, how it is called, its output), proved by a forward pass."""
@@ -229,9 +220,9 @@ class _Look:
             optional = arguments(self.G)[1]
             more = f", {optional[0]}=True" if optional else ", ..."
             raise CoopInitError(
-                f"G's output carries no gradient, so that G cannot learn from it: does its forward draw classes, round, "
-                f"or detach? Call it as your loop does for training: adapter=coopinit_plugin.Adapter("
-                f"generate=lambda G, z: G(z{more}))"
+                "G's output carries no gradient, so that G cannot learn from it: does its forward draw classes, round "
+                "or detach? Call it as your loop does in training: "
+                f"adapter=coopinit_plugin.Adapter(generate=lambda G, z: G(z{more}))"
             )
         release_graphs(self.G)
         return Pair.detached(fake)
@@ -240,103 +231,6 @@ class _Look:
         """Whether some part of G's output has the shape of some part of the data."""
         wanted = {part.tensor.shape for part in self.data if self.given.real is not None or part.keys != source}
         return any(part.tensor.shape in wanted for part in parts(out))
-
-    # --- the discriminator
-
-    def _discriminator(self, x: Any, guess: Guess, keys: tuple[Any, ...] | None) -> tuple[Callable[..., Tensor], bool]:
-        """(score, whether D ends in a sigmoid), proved by a forward pass."""
-        if self.given.score is not None:
-            return self._given_score(self.given.score, x, guess)
-        call = self._call(x, guess, keys)
-        seen: list[tuple[str, nn.Module, Any, Any]] = []
-        order: list[tuple[str, nn.Module]] = []
-        sigmoids = Sigmoids()
-        try:
-            with executed(self.D, seen), entered(self.D, order), sigmoids:
-                out = call(self.D, fresh(x), None, self.batch)
-        except Exception as error:
-            why, line = refused_input(self.D, x, self.n, error, order)
-            raise CoopInitError(
-                f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n{why}"
-                f"Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
-            ) from error
-        unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
-        pick, how = pick_score(out, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], unit)
-        f = pick(out)
-        self._finite(f)
-        logit = logit_score(call, f, seen, sigmoids)
-        if logit is not None:
-            self._found("D's score", describe(f), f"{how}; {logit[1]}")
-            return logit[0], True
-        self._found("D's score", describe(f), how)
-        if how.startswith("sum of the means"):
-            self.warnings.append(
-                "D gives a list: read as one score map per scale, their means summed. If one of them is another task's "
-                "head, say which counts: Adapter(score=lambda D, x, z, batch: D(x)[0])."
-            )
-        if may_be_probability(f):
-            self.warnings.append(
-                "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, give the "
-                "logit: Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
-            )
-        return (lambda D, x, z, batch: pick(call(D, x, z, batch))), False
-
-    def _call(self, x: Any, guess: Guess, keys: tuple[Any, ...] | None) -> Call:
-        """How D is called: ``D(x)``, with its condition, or with a nested x spread over its arguments."""
-        required, _ = arguments(self.D)
-        theirs = guess.condition
-        same = theirs is not None and theirs.keys is not None
-        named = [part for part in self.named if not same or theirs is None or part.keys == theirs.keys]
-        conditions = conditions_of(self.D, "D", named, keys if keys is not None else ())
-        if conditions:
-            condition = next((c for c in conditions if theirs is not None and c.text == theirs.text), conditions[0])
-            if condition.position is None and guess.condition is None and self.given.latent is None:
-                raise CoopInitError(
-                    f"D may take labels ({condition.name!r}, optional), but G takes none. Does your loop pass them? "
-                    "Say it: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D(x)), or D(x, batch[1])"
-                )
-            self._found("D's condition", condition.text, condition.place)
-            return lambda D, x, z, batch: condition.call(D, x, condition.take(batch))
-        if isinstance(x, (tuple, list)) and len(x) > 1 and len(required) == len(x):
-            self._found("D's input", ", ".join(required), "one argument for each part of x")
-            return lambda D, x, z, batch: D(*x)
-        return lambda D, x, z, batch: D(x)
-
-    def _given_score(self, score: Callable[..., Tensor], x: Any, guess: Guess) -> tuple[Callable[..., Tensor], bool]:
-        z = guess.latent(self.n, self.device, self.batch)
-        seen: list[tuple[str, nn.Module, Any, Any]] = []
-        sigmoids = Sigmoids()
-        try:
-            with executed(self.D, seen), sigmoids:
-                f = score(self.D, fresh(x), fresh(z), self.batch)
-        except Exception as error:
-            raise CoopInitError(
-                f"Adapter.score failed on a real batch, x = {describe(x)}: {first_line(error)}\n"
-                "It is called as score(D, x, z, batch), e.g. score=lambda D, x, z, batch: D(x)"
-            ) from error
-        if not isinstance(f, Tensor) or not f.is_floating_point():
-            raise CoopInitError(
-                f"Adapter.score returned {describe(f)}; expected a tensor of logits, one number per sample, e.g. "
-                "score=lambda D, x, z, batch: D(x)[0]"
-            )
-        self._finite(f)
-        if f.ndim == 2:  # heads or classes, averaged as if they were positions
-            one_number(f, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], "D(x)")
-        logit = logit_score(score, f, seen, sigmoids)
-        self._found("D's score", describe(f), "given (score)" + (f"; {logit[1]}" if logit else ""))
-        return (logit[0], True) if logit else (score, False)
-
-    def _finite(self, f: Tensor) -> None:
-        if not f.requires_grad:
-            raise CoopInitError(
-                "D's score carries no gradient, so that neither the chain nor D can follow it: does it round, compare or "
-                "detach? Give the score before that: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
-            )
-        if not torch.isfinite(f).all():
-            raise CoopInitError(
-                "D's logits on the first real batch are not finite. Check D's weights (were they loaded from a run "
-                "that had diverged?) and the range of the data."
-            )
 
     def _sign(self, sigmoid: bool) -> bool:
         """Whether D is high on real: told by the user's own loss, else as given."""

@@ -203,7 +203,7 @@ def unknown_latent(
     why, line = "" if tried else " No size was found in its attributes or first layer.", noise
     maps = [part for part in named if part.tensor.ndim >= 3 and part not in data]
     if maps and first is not None and isinstance(first[0], _ConvNd) and not isinstance(first[0], _ConvTransposeNd):
-        why = f" Its first layer, {first[2]}, takes maps of {first[1]} channels: does your loop make them of {maps[0].name}?"
+        why = f" Its first layer, {first[2]}, takes {first[1]} channels: does your loop make them of {maps[0].name}?"
         line = f"{maps[0].name}.float()"
     elif first is not None and takes_images(first, data):
         why = f" Its first layer, {first[2]}, takes images like the data: which, or noise of that shape?"

@@ -120,7 +120,8 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str)
         )
     raise CoopInitError(
         f"D gives {count} numbers per sample, {name} of shape {tuple(f.shape)}: scores to average, classes of which "
-        f"one counts, or a reconstruction? Say it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
+        "one counts, or a reconstruction? Say it, e.g. "
+        f"adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
     )
 
 
