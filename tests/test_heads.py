@@ -212,3 +212,12 @@ def test_a_d_that_gives_one_constant_score_is_left_alone():
     heads = find_heads(D, lambda: D(x).flatten())
     before.assert_unchanged()
     assert heads.scaled == []
+
+
+def test_a_d_that_ends_in_a_relu_is_scaled_but_not_shifted():
+    D = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.ReLU())
+    torch.nn.init.constant_(D[2].bias, 0.5)
+    x = torch.randn(32, 3)
+    heads = find_heads(D, lambda: D(x).flatten())
+    assert heads.scaled
+    assert heads.shifted is None

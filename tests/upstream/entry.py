@@ -157,3 +157,19 @@ def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
 
 def least_squares(real: Tensor, fake: Tensor) -> Tensor:
     return (real - 1).square().mean() + fake.square().mean()
+
+
+def first(out: Any) -> Any:
+    return out[0]
+
+
+def with_labels(D: Any, x: Any, batch: Any) -> Any:
+    return D(x, batch[1])
+
+
+def noise_and_labels(size: int) -> Any:
+    return lambda n, batch: (torch.randn(n, size), batch[1])
+
+
+def spread(G: Any, z: Any, batch: Any) -> Any:
+    return G(*z)

@@ -23,10 +23,10 @@ import coopinit_plugin
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, fitting
 from coopinit_plugin.adapter import fresh, per_sample
 from coopinit_plugin.borrowed import copies
-from tests.upstream import images, sequences, sets, translation
+from tests.upstream import famous, images, sequences, sets, translation
 from tests.upstream.entry import Upstream
 
-CODEBASES = [*images.ENTRIES, *translation.ENTRIES, *sequences.ENTRIES, *sets.ENTRIES]
+CODEBASES = [*famous.ENTRIES, *images.ENTRIES, *translation.ENTRIES, *sequences.ENTRIES, *sets.ENTRIES]
 CONFIG = WarmStartConfig(iterations=2, langevin_steps=2)
 PASSES = 3
 fitting.SAMPLES = 32  # enough to see that the hand-over goes through, in a tenth of the time
