@@ -51,6 +51,28 @@ ARMS = {
     "r3gan": Arm(objective="r3gan"),
 }
 
+ABLATIONS = {
+    "only-g": Arm("warm", keep="G"),
+    "only-d": Arm("warm", keep="D"),
+    "no-handover": Arm("warm", {"handover": "none"}),
+    "no-balance-0.1": Arm("warm", {"step_size": 0.1}),
+    "no-balance-1": Arm("warm", {"step_size": 1.0, "noise": 0.06}),
+    "no-l2": Arm("warm", {"energy_l2": 0.0}),
+    "l2=0.01": Arm("warm", {"energy_l2": 0.01}),
+    **{f"K={steps}": Arm("warm", {"langevin_steps": steps}) for steps in (1, 2, 5, 10)},
+    **{f"noise={noise}": Arm("warm", {"noise": noise}) for noise in (0.0, 0.03, 0.12)},
+    **{f"lr-g={lr:g}": Arm("warm", {"lr_generator": lr}) for lr in (2.5e-4, 1e-3)},
+    **{f"lr-d={lr:g}": Arm("warm", {"lr_discriminator": lr}) for lr in (5e-4, 2e-3)},
+}
+
+SENSITIVITY = {
+    f"its={iterations} K={steps}": Arm("warm", {"iterations": iterations, "langevin_steps": steps})
+    for iterations in (25, 50, 100, 200, 400, 800)
+    for steps in (1, 2, 5, 10)
+}
+
+ARMS |= ABLATIONS | SENSITIVITY
+
 
 def warm(arm: Arm, G: nn.Module, D: nn.Module, loader: Iterable[Tensor], config: WarmStartConfig) -> WarmStart:
     """The warm-up; where only one network's weights are to be kept the other gets its own back."""

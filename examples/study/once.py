@@ -26,7 +26,7 @@ from examples.study.plans import Plan, Setting
 from examples.study.tasks import TASKS, Task
 
 BATCH = 64
-COLLAPSED = 0.05  # of the modes
+COLLAPSED = 0.05  # of the modes, or of the real samples
 
 
 @dataclass(frozen=True)
@@ -214,13 +214,15 @@ def once(plan: Plan, budget: float, start_seconds: float, scale: Scale) -> dict[
             found |= run.task.finish(measure())
     except (Diverged, coopinit_plugin.CoopInitError) as error:
         row["status"] = "diverged" if isinstance(error, Diverged) else " ".join(f"refused: {error}".split())[:200]
-        found = {"modes": 0.0}
+        found = {"modes": 0.0} if run.task.modes else {}
         curve.append((clock.seconds, 0.0 if run.task.modes else math.nan))
         row.setdefault("warm_seconds", f"{clock.seconds:.3f}" if arm.start != "random" and not iterations else "")
     row |= {"seconds": f"{clock.seconds:.3f}", "iterations": iterations}
     row |= {name: f"{value:.5g}" for name, value in found.items()}
     if run.task.modes:
         row |= _of_the_curve(curve, budget, run.task.modes)
+    else:
+        row["collapsed"] = int(found.get("coverage", 0.0) < COLLAPSED)
     row["curve"] = " ".join(f"{seconds:.2f}:{score:.4g}" for seconds, score in curve)
     return row
 

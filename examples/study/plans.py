@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from examples.study.arms import ABLATIONS, SENSITIVITY
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -74,9 +76,50 @@ def _headline() -> Iterator[tuple[Setting, list[str]]]:
     yield replace(plain, objective="sigmoid_bce"), ["random", "ours"]
 
 
+def _ablation() -> Iterator[tuple[Setting, list[str]]]:
+    for objective, norm in (("non_saturating", "none"), ("hinge", "none"), ("non_saturating", "batch")):
+        yield Setting("digits", objective, norm), ["random", "ours", *ABLATIONS]
+
+
+def _sensitivity() -> Iterator[tuple[Setting, list[str]]]:
+    for norm in ("none", "batch"):
+        yield Setting("digits", "non_saturating", norm), list(SENSITIVITY)
+
+
+def _patches() -> Iterator[tuple[Setting, list[str]]]:
+    arms = ["random", "ours", "fixed", "vae", "sliced"]
+    yield Setting("patches", "non_saturating"), [*arms, "r1-1"]
+    yield Setting("patches", "non_saturating", "batch"), arms
+    yield Setting("patches", "hinge", "spectral"), arms
+
+
+def _series() -> Iterator[tuple[Setting, list[str]]]:
+    plain = Setting("series", "non_saturating")
+    for setting in (
+        plain,
+        replace(plain, objective="non_saturating_r1"),
+        replace(plain, objective="hinge"),
+        replace(plain, norm="batch"),
+    ):
+        yield setting, ["random", "ours"]
+
+
+def _multimodal() -> Iterator[tuple[Setting, list[str]]]:
+    for task in ("grid100", "cloud100"):
+        yield (
+            Setting(task, "non_saturating"),
+            ["random", "ours", "its=25 K=2", "its=100 K=2", "its=100 K=10", "K=10", "noise=0.12"],
+        )
+
+
 PARTS = {
     "headline": (_headline, range(10)),
     "grid": (_grid, range(3)),
+    "ablation": (_ablation, range(5)),
+    "sensitivity": (_sensitivity, range(3)),
+    "patches": (_patches, range(5)),
+    "series": (_series, range(5)),
+    "multimodal": (_multimodal, range(5)),
 }
 
 
@@ -84,3 +127,17 @@ def plans(part: str, seeds: Iterable[int] | None = None) -> list[Plan]:
     """All runs of a part, seed by seed: what there is of it at any time is a fair sample."""
     settings, usual = PARTS[part]
     return [Plan(part, setting, arm, seed) for seed in (seeds or usual) for setting, arms in settings() for arm in arms]
+
+
+def a_taste(parts: Iterable[str]) -> list[Plan]:
+    """Each part and arm once, each task, loss and norm of D once: that everything works."""
+    chosen: list[Plan] = []
+    for part in parts:
+        arms_seen: set[str] = set()
+        for setting, arms in PARTS[part][0]():
+            seen = {(plan.setting.task, plan.setting.objective, plan.setting.norm) for plan in chosen}
+            new = (setting.task, setting.objective, setting.norm) not in seen
+            fresh = [arm for arm in arms if arm not in arms_seen]
+            chosen += [Plan(part, setting, arm, 0) for arm in fresh or (["ours"] if new and "ours" in arms else [])]
+            arms_seen.update(fresh)
+    return chosen
