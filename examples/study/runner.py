@@ -13,6 +13,7 @@ from examples.study.plans import Plan, Setting
 from examples.study.table import BUDGET_COLUMNS, Table
 
 BUDGETS = "budgets.csv"
+FIRST_USED = ("accelerate", "torch._dynamo")  # which the first warm-up and the first optimizer of a process import
 
 
 def budgets(folder: Path) -> Table:
@@ -30,7 +31,7 @@ def run_all(todo: list[Plan], folder: Path, jobs: int, scale: str) -> None:
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["examples.study.once"])
+    context.set_forkserver_preload(["examples.study.once", *FIRST_USED])
     tables = {plan.part: Table(folder / f"{plan.part}.csv") for plan in todo}
     todo = [*dict.fromkeys(step for plan in todo for step in ([_ours(plan)] if _needs_ours(plan) else []) + [plan])]
     done = {part: _by_key(table) for part, table in tables.items()}
