@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 QUICK_FOLDER = Path("runs/study")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="the runs of a part that have no row yet")
@@ -29,7 +29,7 @@ def main() -> None:
     report = commands.add_parser("report", help="RESULTS.md and the pictures, from the tables")
     for command in (run, report):
         command.add_argument("--folder", type=Path, metavar="DIR", help="of RESULTS.md and results/")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     quick = args.command == "run" and args.quick
     folder = args.folder or (QUICK_FOLDER if quick else FOLDER)

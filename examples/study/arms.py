@@ -42,7 +42,7 @@ STILL = {"iterations": 1, "lr_generator": 1e-12, "lr_discriminator": 1e-12}  # w
 ARMS = {
     "random": Arm(),
     "ours": Arm("warm"),
-    "fixed": Arm("warm", {"step_size": 0.1, "handover": "none"}),
+    "fixed": Arm("warm", {"step_size": 0.1, "handover": "none", "iterations": 400}),
     "vae": Arm("vae"),
     "sliced": Arm("sliced"),
     "handover-only": Arm("warm", STILL),

@@ -96,7 +96,9 @@ def grid(
         _heat(panel, values, [[_count(value) for value in line] for line in values])
         panel.set_title(title, fontsize=14)
         panel.set_xticks(
-            range(len(across)), [f"lr {lr * 1e4:g}e-4\nD {'full' if width == 1 else '¼'}" for lr, width in across], fontsize=11
+            range(len(across)),
+            [f"lr {lr * 1e4:g}e-4\nD {'full' if width == 1 else '¼'}" for lr, width in across],
+            fontsize=11,
         )
         for line in range(3, len(down), 3):
             panel.axhline(line - 0.5, color="white", linewidth=3)

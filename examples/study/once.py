@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +48,10 @@ class Scale:
     most_warm_up: int | None = None
 
 
-FULL = Scale()
-QUICK = Scale(iterations=12, points=2, samples=1000, width=0.25, most_warm_up=4)
+SCALES = {
+    "full": Scale(),
+    "quick": Scale(iterations=12, points=2, samples=1000, width=0.25, most_warm_up=4),
+}
 
 
 class Diverged(Exception):
@@ -117,11 +119,11 @@ class Run:
         """What is imported or compiled at its first use is not on any clock."""
         G, D = copy.deepcopy((self.G, self.D))
         config = WarmStartConfig(iterations=1, handover=self.objective.word)
-        with quiet():
+        with quiet(), suppress(Diverged, coopinit_plugin.CoopInitError):  # a run that fails shall fail on its clock
             coopinit_plugin.warm_start(G, D, self.loader, config=config, progress=False)
-        stage = self.adversarial(G, D)
-        for _ in range(3):
-            next(stage)
+            stage = self.adversarial(G, D)
+            for _ in range(3):
+                next(stage)
         torch.manual_seed(seed)
 
     def adversarial(self, G: nn.Module, D: nn.Module) -> Iterator[None]:
@@ -220,7 +222,7 @@ def once(plan: Plan, budget: float, start_seconds: float, scale: Scale) -> dict[
     row |= {"seconds": f"{clock.seconds:.3f}", "iterations": iterations}
     row |= {name: f"{value:.5g}" for name, value in found.items()}
     if run.task.modes:
-        row |= _of_the_curve(curve, budget, run.task.modes)
+        row |= of_the_curve(curve, budget, run.task.modes)
     else:
         row["collapsed"] = int(found.get("coverage", 0.0) < COLLAPSED)
     row["curve"] = " ".join(f"{seconds:.2f}:{score:.4g}" for seconds, score in curve)
@@ -253,7 +255,7 @@ def _start(arm: Arm, run: Run, clock: Clock, seconds: float, seed: int) -> dict[
     return {}
 
 
-def _of_the_curve(curve: list[tuple[float, float]], budget: float, modes: int) -> dict[str, object]:
+def of_the_curve(curve: list[tuple[float, float]], budget: float, modes: int) -> dict[str, object]:
     """Times to 50 % and 90 % of the modes, the mean share of modes over the budget, whether it ends collapsed.
 
     Between two measurements the curve is a straight line; before the first one, at the end of the start, it is zero.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from examples.study.arms import ARMS
@@ -16,82 +18,80 @@ BUDGETS = "budgets.csv"
 FIRST_USED = ("accelerate", "torch._dynamo")  # which the first warm-up and the first optimizer of a process import
 
 
-def budgets(folder: Path) -> Table:
-    return Table(folder / BUDGETS, BUDGET_COLUMNS)
+class Queue:
+    """What is still to do, in an order in which everything a run needs is there before it.
+
+    The budgets come first. A pretraining of G takes the warm-up's seconds, so it waits for the run "ours".
+
+    Args:
+        todo: The runs; those that others wait for are added.
+        folder: Of the tables.
+        scale: ``"full"`` or ``"quick"``.
+    """
+
+    def __init__(self, todo: list[Plan], folder: Path, scale: str) -> None:
+        self.folder, self.scale = folder, scale
+        self.done = {part: _by_key(part, folder) for part in {plan.part for plan in todo}}
+        wanted = dict.fromkeys(step for plan in todo for step in ([_ours(plan), plan] if _waits(plan) else [plan]))
+        self.runs = [plan for plan in wanted if plan.key not in self.done[plan.part]]
+        self.total = len(self.runs)
+        self.budgets = _budgets(folder)
+        missing = {plan.setting.cost: plan.setting for plan in self.runs if plan.setting.cost not in self.budgets}
+        self.settings = list(missing.values())
+
+    def next(self) -> tuple[Plan | Setting, Callable[..., None], tuple] | None:
+        """(What, the function to run, its arguments); ``None`` where nothing can be begun now."""
+        if self.settings:
+            setting = self.settings.pop(0)
+            return setting, _calibrate, (setting, self.folder, self.scale)
+        for index, plan in enumerate(self.runs):
+            ours = self.done[plan.part].get(_ours(plan).key)
+            if plan.setting.cost in self.budgets and (ours or not _waits(plan)):
+                seconds = float(ours["warm_seconds"]) if ours and _waits(plan) else 0.0
+                budget = self.budgets[plan.setting.cost]
+                return self.runs.pop(index), _once, (plan, budget, seconds, self.folder, self.scale)
+        return None
+
+    def finish(self, job: Plan | Setting) -> None:
+        """Take note of what a process has written."""
+        if isinstance(job, Setting):
+            self.budgets = _budgets(self.folder)
+        else:
+            self.done[job.part] = _by_key(job.part, self.folder)
 
 
 def run_all(todo: list[Plan], folder: Path, jobs: int, scale: str) -> None:
-    """Run what has no row yet.
-
-    Args:
-        todo: The runs; those that another one waits for may be missing, and are added.
-        folder: Of the tables.
-        jobs: Processes at a time.
-        scale: ``"full"`` or ``"quick"``.
-    """
+    """Run what has no row yet, `jobs` processes at a time; leave by SystemExit where some could not be run."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["examples.study.once", *FIRST_USED])
-    tables = {plan.part: Table(folder / f"{plan.part}.csv") for plan in todo}
-    todo = [*dict.fromkeys(step for plan in todo for step in ([_ours(plan)] if _needs_ours(plan) else []) + [plan])]
-    done = {part: _by_key(table) for part, table in tables.items()}
-    todo = [plan for plan in todo if plan.key not in done[plan.part]]
-    known = {row["cost"]: float(row["seconds"]) for row in budgets(folder).rows()}
-    uncalibrated = [*{plan.setting.cost: plan.setting for plan in todo if plan.setting.cost not in known}.values()]
-    total, failed, began = len(todo), 0, time.monotonic()
-    running: dict[multiprocessing.process.BaseProcess, Plan | Setting] = {}
-    given_up: set[Plan] = set()
-
-    def next_job() -> Plan | Setting | None:
-        if uncalibrated:
-            return uncalibrated.pop(0)
-        for index, plan in enumerate(todo):
-            if plan.setting.cost not in known:
-                continue
-            if not _needs_ours(plan) or _ours(plan).key in done[plan.part]:
-                return todo.pop(index)
-            if _ours(plan) in given_up:
-                given_up.add(todo.pop(index))
-                return next_job()
-        return None
-
+    queue, began = Queue(todo, folder, scale), time.monotonic()
+    running: dict[BaseProcess, Plan | Setting] = {}
+    ended = failed = 0
     while True:
-        while len(running) < jobs and (job := next_job()) is not None:
-            if isinstance(job, Setting):
-                process = context.Process(target=_calibrate, args=(job, folder, scale), daemon=True)
-            else:
-                seconds = 0.0
-                if _needs_ours(job):
-                    seconds = float(done[job.part][_ours(job).key]["warm_seconds"] or 0)
-                arguments = (job, known[job.setting.cost], seconds, folder, scale)
-                process = context.Process(target=_once, args=arguments, daemon=True)
+        while len(running) < jobs and (job := queue.next()):
+            process = context.Process(target=job[1], args=job[2], daemon=True)
             process.start()
-            running[process] = job
+            running[process] = job[0]
         if not running:
             break
         wait([process.sentinel for process in running])
         for process in [process for process in running if not process.is_alive()]:
-            process.join()
-            job = running.pop(process)
+            job_ended = running.pop(process)
+            queue.finish(job_ended)
+            failed += bool(process.exitcode)
             if process.exitcode:
-                failed += 1
-                print(f"failed, exit status {process.exitcode}, no row: {job}", flush=True)
-            if isinstance(job, Setting):
-                known = {row["cost"]: float(row["seconds"]) for row in budgets(folder).rows()}
-            elif process.exitcode:
-                given_up.add(job)
-            else:
-                done[job.part] = _by_key(tables[job.part])
-                row = done[job.part][job.key]
-                left = len(todo) + sum(isinstance(other, Plan) for other in running.values())
-                minutes = (time.monotonic() - began) / 60
-                score = row["modes"] or row["distance"]
-                print(f"{total - left}/{total}  {minutes:.0f} min  {job}: {score} ({row['status'][:60]})", flush=True)
-    if failed or todo or given_up:
-        raise SystemExit(f"{failed} processes failed, {len(todo) + len(given_up)} runs have no row; run again")
+                print(f"exit status {process.exitcode}, nothing written: {job_ended}", flush=True)
+            elif isinstance(job_ended, Plan):
+                ended += 1
+                row = queue.done[job_ended.part][job_ended.key]
+                minutes, score = (time.monotonic() - began) / 60, row["modes"] or row["distance"]
+                print(f"{ended}/{queue.total}  {minutes:.0f} min  {job_ended}: {score} {row['status']}", flush=True)
+    if failed or queue.runs:
+        raise SystemExit(f"{queue.total - ended} runs have no row: see above; the same command tries them again")
 
 
-def _needs_ours(plan: Plan) -> bool:
+def _waits(plan: Plan) -> bool:
     return ARMS[plan.arm].needs_ours
 
 
@@ -99,19 +99,23 @@ def _ours(plan: Plan) -> Plan:
     return Plan(plan.part, plan.setting, "ours", plan.seed)
 
 
-def _by_key(table: Table) -> dict[tuple[str, str, str], dict[str, str]]:
-    return {(row["setting"], row["arm"], row["seed"]): row for row in table.rows()}
+def _by_key(part: str, folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    return {(row["setting"], row["arm"], row["seed"]): row for row in Table(folder / f"{part}.csv").rows()}
+
+
+def _budgets(folder: Path) -> dict[str, float]:
+    return {row["cost"]: float(row["seconds"]) for row in Table(folder / BUDGETS, BUDGET_COLUMNS).rows()}
 
 
 def _calibrate(setting: Setting, folder: Path, scale: str) -> None:
     from examples.study import once
 
-    seconds = once.seconds_of_a_budget(setting, getattr(once, scale.upper()))
-    budgets(folder).append({"cost": setting.cost, "seconds": f"{seconds:.3f}"})
+    seconds = once.seconds_of_a_budget(setting, once.SCALES[scale])
+    Table(folder / BUDGETS, BUDGET_COLUMNS).append({"cost": setting.cost, "seconds": f"{seconds:.3f}"})
 
 
 def _once(plan: Plan, budget: float, start_seconds: float, folder: Path, scale: str) -> None:
     from examples.study import once
 
-    row = once.once(plan, budget, start_seconds, getattr(once, scale.upper()))
+    row = once.once(plan, budget, start_seconds, once.SCALES[scale])
     Table(folder / f"{plan.part}.csv").append(row)
