@@ -28,6 +28,7 @@ from coopinit_plugin.modes import likelihood_mode, settle
 from coopinit_plugin.report import Statistics, StepReport
 from coopinit_plugin.result import CONFIG, WarmStart
 from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def _warm_up(
             logger.warning(warning)
         if config.compile:
             D.compile()
+        witness = Witness(pair, batches.peek(), config.seed, run.device)
         history, stopped_by = _iterate(pair, batches, config, run, callback, progress)
         handed_over = hand_over(pair, batches, config.handover, run)
         _finite(G, "G", config)
@@ -139,7 +141,9 @@ def _warm_up(
             "displacement_last": history[-1].displacement,
             **handed_over,
         }
-        return WarmStart(cpu_copy(state_of(G)), cpu_copy(state_of(D)), config, history, summary)
+        origin = witness.origin(loader, run.processes)
+        weights = cpu_copy(state_of(G)), cpu_copy(state_of(D))
+        return WarmStart(*weights, config, history, summary, origin, witness.samples())
 
 
 def _iterate(
@@ -187,8 +191,8 @@ def _iterate(
                 seconds=time.perf_counter() - began,
             )
             history.append(report)
-            ratio = report.gap / max(report.spread, 1e-12)
-            bar.set_postfix_str(f"score gap {ratio:+.2f}, moved {report.displacement:.2f} σ", refresh=False)
+            run.log(report.measures, iteration)
+            bar.set_postfix_str(report.in_words, refresh=False)
             bar.update()
             if callback is not None and run.is_main and callback(report) is False:
                 return history, "callback"
