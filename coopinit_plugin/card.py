@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
@@ -42,8 +43,11 @@ class Architecture:
 
 def architecture(role: str, state: State, origin: Origin | None) -> Architecture:
     """Read off the weights."""
-    rows = [(key, list(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in state.items()]
-    fingerprint = hashlib.sha256("\n".join(f"{key} {shape} {kind}" for key, shape, kind in sorted(rows)).encode())
+    rows = [
+        (key, list(value.shape), str(value.dtype).removeprefix("torch."))
+        for key, value in sorted(state.items(), key=lambda item: _natural(item[0]))
+    ]
+    fingerprint = hashlib.sha256("\n".join(f"{key} {shape} {kind}" for key, shape, kind in rows).encode())
     numbers = sum(value.numel() for value in {id(value): value for value in state.values()}.values())
     width = max((len(key) for key, _, _ in rows), default=0)
     return Architecture(
@@ -53,6 +57,11 @@ def architecture(role: str, state: State, origin: Origin | None) -> Architecture
         fingerprint.hexdigest()[:16],
         [f"{key:<{width}}  {' × '.join(map(str, shape)) or 'one number'}" for key, shape, _ in rows],
     )
+
+
+def _natural(key: str) -> list[Any]:
+    """Orders 2.weight before 10.weight, whichever file or module the names came from."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
 
 
 def model_card(
