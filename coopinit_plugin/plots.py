@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,7 @@ def _curves(history: list[StepReport]) -> list[tuple[str, list[tuple[int, float]
 
 
 def _curve(axes: Any, title: str, values: list[tuple[int, float]], zero: bool) -> None:
+    values = [pair for pair in values if math.isfinite(pair[1])]
     axes.set_title(title, fontsize=13, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=11)

@@ -46,13 +46,10 @@ class StepReport:
     def in_words(self) -> str:
         """Where the warm-up stands, for a progress bar."""
         ratio = self.gap / max(self.spread, 1e-12)
-        balance = (
-            "D sees no gap"
-            if abs(ratio) < 0.05
-            else f"D prefers {'real' if ratio > 0 else 'refined'} by {abs(ratio):.2f}"
-        )
+        favourite = "real" if ratio > 0 else "refined"
+        balance = "D sees no gap" if abs(ratio) < 0.05 else f"D prefers {favourite} by {abs(ratio):.2f}"
         distance = "" if self.distance is None else f"{self.distance:.2f} σ from the data, "
-        return f"{distance}{balance}, chain moves {self.displacement:.2f} σ"
+        return f"{distance}{balance}, moved {self.displacement:.2f} σ"
 
     @property
     def measures(self) -> dict[str, float]:
