@@ -51,13 +51,18 @@ def draw(
             return figure.add_axes((left / WIDTH, 1 - (top + high) / height, width / WIDTH, high / height))
 
         figure.text(0.02, 1 - 12 / height, _heading(history, summary), va="top", fontsize=16, weight="bold")
-        wide = WIDTH / max(len(sets), 1)
-        for index, (name, x) in enumerate(sets.items()):
-            left = 20 if x.ndim > 2 or x.shape[1] > LONG else 48  # room for the numbers of an axis
-            axes = place(index * wide + left, TOP + 24, wide - left - 16, PANELS - 56)
+        for index, name in enumerate(TITLES if sets else ()):
+            x = sets.get(name)
+            left = 20 if x is None or x.ndim > 2 or x.shape[1] > LONG else 48  # room for the numbers of an axis
+            wide, high = WIDTH / 3 - left - 16, PANELS - 56
+            axes = place(index * WIDTH / 3 + left, TOP + 24, wide, high)
             axes.set_title(TITLES[name], fontsize=16, color=COLOURS[name], weight="bold", loc="left")
             axes.tick_params(labelsize=11)
-            _panel(axes, name, x, sets, origin, (wide - left - 16) / (PANELS - 56))
+            if x is None:
+                axes.text(0.5, 0.5, "not kept here", ha="center", va="center", fontsize=14, color=COLOURS[name])
+                axes.axis("off")
+            else:
+                _panel(axes, name, x, sets, origin, wide / high)
         top = height - CURVES
         for index, (title, values, zero) in enumerate(_curves(history)):
             axes = place(index * WIDTH / 4 + 52, top + 42, WIDTH / 4 - 72, CURVES - 92)

@@ -210,6 +210,7 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
             self.plot(picture)
         except Exception as error:  # of whatever kind: a picture must not cost the weights
             picture.unlink(missing_ok=True)
+            logger.debug("The picture failed.", exc_info=True)
             _say_once(f"Saved without a picture. {error}")
         card = self.generate_model_card(repo_id=repo_id, picture=picture.exists(), **metadata)
         card.save(folder / files.CARD)

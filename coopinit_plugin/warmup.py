@@ -62,7 +62,8 @@ def warm_start(
         loader: Any iterable of batches that can be iterated again, or an endless iterator.
         config: Settings; the default needs no number from you.
         adapter: How G and D are called; what it leaves out is inferred by forward passes.
-        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again.
+        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again. Its trackers get the
+            statistics as ``coopinit/...``.
         output_dir: Where to save the result, as ``result.save_pretrained(output_dir)`` does.
         resume: Take the result from `output_dir`, where one is complete, instead of warming up again.
         ema: Averaged copies of G, made before this call; they get G's warm weights too.
