@@ -105,7 +105,7 @@ def model_card(
     ours = {
         "library_name": "coopinit-plugin",
         "pipeline_tag": task if images else None,
-        "tags": ["gan", "coopinit", "cooperative-learning", "energy-based-model", "safetensors"],
+        "tags": ["gan", "coopinit", "cooperative-learning", "energy-based-model", "safetensors", "model_hub_mixin"],
         "model_name": title,
         "eval_results": measured or None,
     }

@@ -73,9 +73,8 @@ class Witness:
             },
         )
 
-    @torch.no_grad()
     def _generated(self) -> Tensor:
-        """G's samples in the mode in which the user's loop will see them."""
+        """G's samples in the mode in which the user's loop will see them; with a graph, for G's that need one."""
         assert self._pair.adapter.generate is not None
         with borrowed_randomness(self._seed), kept_buffers(self._pair.G), kept_modes(self._pair.G):
             self._pair.G.train()
