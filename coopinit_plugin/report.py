@@ -46,9 +46,9 @@ class StepReport:
     def in_words(self) -> str:
         """Where the warm-up stands, for a progress bar."""
         ratio = self.gap / max(self.spread, 1e-12)
-        favourite = "real" if ratio > 0 else "refined"
-        balance = "D sees no gap" if abs(ratio) < 0.05 else f"D prefers {favourite} by {abs(ratio):.2f}"
-        distance = "" if self.distance is None else f"{self.distance:.2f} σ from the data, "
+        leader = "real" if ratio > 0 else "refined"
+        balance = "no score gap" if abs(ratio) < 0.05 else f"{leader} leads by {abs(ratio):.2f}"
+        distance = "" if self.distance is None else f"{self.distance:.2f} σ from data, "
         return f"{distance}{balance}, moved {self.displacement:.2f} σ"
 
     @property

@@ -33,6 +33,7 @@ from coopinit_plugin.witness import Witness
 logger = logging.getLogger(__name__)
 
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
+BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # fits 80 columns; no estimate: the stop is not known
 
 
 def warm_start(
@@ -171,7 +172,7 @@ def _iterate(
     history: list[StepReport] = []
     began = time.perf_counter()
     hidden = not (progress and run.is_main)
-    with tqdm(total=config.most_iterations, desc="CoopInit warm-up", disable=hidden) as bar:
+    with tqdm(total=config.most_iterations, desc="CoopInit", bar_format=BAR, disable=hidden) as bar:
         for iteration in range(1, config.most_iterations + 1):
             x, z, batch = pair.draw(next(batches), run.device)
             outcome = cooperate(pair, x, z, batch, step, settings, adam_g, adam_d)
