@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from coopinit_plugin.errors import CoopInitError
 
+STEP_PER_NAME = ("tensorboard", "mlflow", "aim", "clearml")
+ADVANCE_WITH_EVERY_CALL = ("dvclive", "trackio", "swanlab")
+
 
 @dataclass
 class Engine:
@@ -54,6 +57,24 @@ class Engine:
             return values[None]
         gathered: Tensor = self.accelerator.gather(values[None])
         return gathered
+
+    def log(self, measures: dict[str, float], iteration: int) -> None:
+        """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched.
+
+        Trackers that count steps for each name get the iteration as the step. Weights & Biases counts rows and drops
+        those that go back, so the measures join the row that is open: the last ones stay, in the user's first row.
+        Trackers that advance with every call are left alone. Others, the user's own classes too, are given no step.
+        """
+        if not self.is_main:
+            return
+        named = {f"coopinit/{name}": value for name, value in measures.items()}
+        for tracker in self.accelerator.trackers:
+            if tracker.name in STEP_PER_NAME:
+                tracker.log(named, step=iteration)
+            elif tracker.name == "wandb":
+                tracker.log(named, commit=False)
+            elif tracker.name not in ADVANCE_WITH_EVERY_CALL:
+                tracker.log(named)
 
 
 @contextmanager

@@ -28,10 +28,12 @@ from coopinit_plugin.modes import likelihood_mode, settle
 from coopinit_plugin.report import Statistics, StepReport
 from coopinit_plugin.result import CONFIG, WarmStart
 from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
 
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
+BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # fits 80 columns; no estimate: the stop is not known
 
 
 def warm_start(
@@ -61,7 +63,8 @@ def warm_start(
         loader: Any iterable of batches that can be iterated again, or an endless iterator.
         config: Settings; the default needs no number from you.
         adapter: How G and D are called; what it leaves out is inferred by forward passes.
-        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again.
+        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again. Its trackers get the
+            statistics as ``coopinit/...``.
         output_dir: Where to save the result, as ``result.save_pretrained(output_dir)`` does.
         resume: Take the result from `output_dir`, where one is complete, instead of warming up again.
         ema: Averaged copies of G, made before this call; they get G's warm weights too.
@@ -125,6 +128,7 @@ def _warm_up(
             logger.warning(warning)
         if config.compile:
             D.compile()
+        witness = Witness(pair, batches.peek(), config.seed, run.device)
         history, stopped_by = _iterate(pair, batches, config, run, callback, progress)
         handed_over = hand_over(pair, batches, config.handover, run)
         _finite(G, "G", config)
@@ -139,7 +143,9 @@ def _warm_up(
             "displacement_last": history[-1].displacement,
             **handed_over,
         }
-        return WarmStart(cpu_copy(state_of(G)), cpu_copy(state_of(D)), config, history, summary)
+        origin = witness.origin(loader, run.processes)
+        weights = cpu_copy(state_of(G)), cpu_copy(state_of(D))
+        return WarmStart(*weights, config, history, summary, origin, witness.samples())
 
 
 def _iterate(
@@ -166,7 +172,7 @@ def _iterate(
     history: list[StepReport] = []
     began = time.perf_counter()
     hidden = not (progress and run.is_main)
-    with tqdm(total=config.most_iterations, desc="CoopInit warm-up", disable=hidden) as bar:
+    with tqdm(total=config.most_iterations, desc="CoopInit", bar_format=BAR, disable=hidden) as bar:
         for iteration in range(1, config.most_iterations + 1):
             x, z, batch = pair.draw(next(batches), run.device)
             outcome = cooperate(pair, x, z, batch, step, settings, adam_g, adam_d)
@@ -187,8 +193,8 @@ def _iterate(
                 seconds=time.perf_counter() - began,
             )
             history.append(report)
-            ratio = report.gap / max(report.spread, 1e-12)
-            bar.set_postfix_str(f"score gap {ratio:+.2f}, moved {report.displacement:.2f} σ", refresh=False)
+            run.log(report.measures, iteration)
+            bar.set_postfix_str(report.in_words, refresh=False)
             bar.update()
             if callback is not None and run.is_main and callback(report) is False:
                 return history, "callback"
