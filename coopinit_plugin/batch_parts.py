@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -104,8 +105,12 @@ def move(nest: Any, device: torch.device) -> Any:
     """Everything in the nest that can be moved, on the device."""
 
     def to(leaf: Any) -> Any:
-        return leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, non_blocking=True)
+        return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
 
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
         return {key: move(value, device) for key, value in nest.items()}
+    if is_dataclass(nest) and not isinstance(nest, type):
+        return replace(nest, **{field.name: move(getattr(nest, field.name), device) for field in fields(nest)})
     return to(nest) if isinstance(nest, Tensor) else tree_map(to, nest)

@@ -114,7 +114,7 @@ def conditions_of(
     if len(labels) > 1:
         names = ", ".join(f"{part.name} {describe(part.tensor)}" for part in labels)
         raise CoopInitError(f"Which of these are {letter}'s labels: {names}? Say it: {hook(letter, labels[0].name)}")
-    return [_labels(name, position, labels[0], embedding, count)]
+    return _labels(name, position, labels[0], embedding, count)
 
 
 def _nothing(batch: Any) -> Tensor:
@@ -128,25 +128,22 @@ def _given(name: str, position: int | None, part: Part) -> Condition:
 
 def _labels(
     name: str, position: int | None, part: Part, embedding: nn.Embedding | None, count: int | None
-) -> Condition:
+) -> list[Condition]:
+    """The forms in which labels may be taken, the likelier first."""
     keys, rows = part.keys, part.tensor.ndim == 2 and part.tensor.shape[1] > 1
+    given = Condition(name, position, lambda batch: get(batch, keys), f"{part.name}, as the loader gives it")
     if embedding is not None:
         how = f"{part.name}, " + ("one-hot, as class numbers" if rows else "class numbers")
         numbers = (lambda batch: get(batch, keys).argmax(1)) if rows else (lambda b: get(b, keys).flatten().long())
-        return Condition(name, position, numbers, how, embedding.embedding_dim)
+        return [Condition(name, position, numbers, how, embedding.embedding_dim)]
     if rows:
-        return Condition(
-            name, position, lambda batch: get(batch, keys).float(), f"{part.name}, one-hot", int(part.tensor.shape[1])
-        )
+        width = int(part.tensor.shape[1])
+        return [Condition(name, position, lambda batch: get(batch, keys).float(), f"{part.name}, one-hot", width)]
     if count is None:
-        return Condition(name, position, lambda batch: get(batch, keys), f"{part.name}, as the loader gives it")
-    return Condition(
-        name,
-        position,
-        lambda batch: one_hot(get(batch, keys).flatten().long(), count).float(),
-        f"{part.name}, as one-hot rows of {count}",
-        count,
-    )
+        return [given]
+    how = f"{part.name}, as one-hot rows of {count}"
+    one_hots = lambda batch: one_hot(get(batch, keys).flatten().long(), count).float()  # noqa: E731
+    return [Condition(name, position, one_hots, how, count), given]
 
 
 def hook(letter: str, name: str = "batch[1]") -> str:

@@ -20,6 +20,7 @@ from coopinit_plugin.adapter import Adapter, loss_of_logits
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 WIDEST_STD = 12.0  # with Sigmoid and BCELoss in fp32 the gradient on a generated sample is 0 from logit 17 on
+FURTHEST_MEAN = 20.0  # and G's gradient fades below logit -27
 SMALLEST_STD = 0.05
 
 LOSSES: dict[str, Loss] = {
@@ -58,7 +59,9 @@ def line_search(loss: Loss, real: Tensor, fake: Tensor, *, scalable: bool = True
         critic), no scale is the best one and :func:`unit_scale` is returned.
     """
     spread, middle = max(_spread(real, fake), 1e-12), _middle(real, fake) if shiftable else 0.0
-    low, high = (SMALLEST_STD / spread, WIDEST_STD / spread) if scalable else (1.0, 1.0)
+    apart = max(abs(float(real.mean() - fake.mean())) / 2, 1e-12)
+    high = min(WIDEST_STD / spread, FURTHEST_MEAN / apart) if scalable else 1.0
+    low = min(SMALLEST_STD / spread, high) if scalable else 1.0
     scales = torch.linspace(math.log(low), math.log(high), 25 if scalable else 1, dtype=torch.float64).exp()
     # cubed: dense about the middle, yet wide enough for targets 0 and 1 on logits that are far apart
     offsets = 12 * torch.linspace(-1, 1, 25, dtype=torch.float64) ** 3 * spread if shiftable else torch.zeros(1)

@@ -85,10 +85,13 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
             continue
         value = bias.clone()
         bias.add_(1.0)
-        moved = f() - base
+        up = f() - base
+        bias.copy_(value - 1.0)
+        down = base - f()
         bias.copy_(value)
-        per_unit = float(moved.mean())
-        if abs(per_unit) > 1e-6 and float((moved - per_unit).abs().max()) <= 1e-3 * abs(per_unit):
+        per_unit = float(up.mean())
+        off = max(float((moved - per_unit).abs().max()) for moved in (up, down))  # a ReLU after it would bend one way
+        if abs(per_unit) > 1e-6 and off <= 1e-3 * abs(per_unit):
             return Heads(heads if complete else [], bias, per_unit)
     return Heads(heads if complete else [], None, 1.0)
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.adapter import Adapter, executed, fresh, infer_sign, per_sample
+from coopinit_plugin.adapter import Adapter, Pair, fresh, infer_sign, per_sample, release_graphs
 from coopinit_plugin.batch_parts import batch_size, could_be_data, describe, first_line, move, parts
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import borrowed_randomness, copies, device_of, unwrap
@@ -22,11 +22,12 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.latents import Guess, entered, first_layer, guesses, refuse_translation, unknown_latent
 from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode
 from coopinit_plugin.samples import Row, check, given_data, match, mismatch, ranges, refuse_no_data
-from coopinit_plugin.scores import Call, Sigmoids, logit_score, pick_score, refused_input
+from coopinit_plugin.scoring import Scoring
 from coopinit_plugin.traits import traits
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 CLEAR = 1.0  # a difference of mean logits that a fresh D does not show
+ABSURD = 1e4  # one that no trained D shows: a spectral norm's random vectors, which no training pass has turned yet
 
 
 def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adapter: Adapter | None = None) -> Adapter:
@@ -92,10 +93,12 @@ class _Look:
         x, fake = found.real(self.batch), found.pick(out)
         self.n = tree_leaves(x)[0].shape[0]
         check(x)
-        rows, warnings = ranges(self.G, x, fake)
+        fake = self._differentiable(fake)
+        rows, warnings = ranges(self.G, x, fake, found.name)
         self.rows[1:1] = found.rows + rows
         self.warnings += found.warnings + warnings
-        score, sigmoid = self._discriminator(x, guess, found.keys)
+        scoring = Scoring(self.D, self.batch, self.n, self.device, self.named, self.given, self.rows, self.warnings)
+        score, sigmoid = scoring.found(x, guess, found.keys)
         high = self._sign(sigmoid)
         pick = found.pick
         adapter = dataclasses.replace(
@@ -126,8 +129,6 @@ class _Look:
         own = {id(part.tensor) for part in self.data}
         others = [part for part in self.named if id(part.tensor) not in own]
         self.target_known, self.named = len(others) < len(self.named), others
-
-    # --- the generator
 
     def _generator(self) -> tuple[Guess, Callable[[nn.Module, Any], Any], Any]:
         """(What G takes, how it is called, its output), proved by a forward pass."""
@@ -163,9 +164,9 @@ class _Look:
             if guess.source is None:
                 break
         if not works:
-            if misfit is not None and len(tried) == sum(" gave " in line for line in tried):
-                raise CoopInitError(mismatch(self.data, list(parts(misfit))))
-            raise CoopInitError(unknown_latent(self.G, first, conditions, self.data, tried))
+            if misfit is not None:
+                raise CoopInitError(mismatch(self.data, list(parts(misfit))) + "\nTried:\n" + "\n".join(tried))
+            raise CoopInitError(unknown_latent(self.G, first, conditions, self.data, self.named, tried))
         if len(works) > 1:
             names = [describe_source(guess).split(",")[0] for guess, _ in works]
             raise CoopInitError(
@@ -211,103 +212,25 @@ class _Look:
         return guess, generate, out
 
     def _run(self, generate: Callable[[nn.Module, Any], Any], z: Any) -> Any:
-        with torch.no_grad():
-            return generate(self.G, fresh(z))
+        return generate(self.G, fresh(z))
+
+    def _differentiable(self, fake: Any) -> Any:
+        """G's sample without its graph, which must have been there."""
+        if not any(leaf.requires_grad for leaf in tree_leaves(fake)):
+            optional = arguments(self.G)[1]
+            more = f", {optional[0]}=True" if optional else ", ..."
+            raise CoopInitError(
+                "G's output carries no gradient, so that G cannot learn from it: does its forward draw classes, round "
+                "or detach? Call it as your loop does in training: "
+                f"adapter=coopinit_plugin.Adapter(generate=lambda G, z: G(z{more}))"
+            )
+        release_graphs(self.G)
+        return Pair.detached(fake)
 
     def _fits(self, out: Any, source: tuple[Any, ...] | None) -> bool:
         """Whether some part of G's output has the shape of some part of the data."""
         wanted = {part.tensor.shape for part in self.data if self.given.real is not None or part.keys != source}
         return any(part.tensor.shape in wanted for part in parts(out))
-
-    # --- the discriminator
-
-    def _discriminator(self, x: Any, guess: Guess, keys: tuple[Any, ...] | None) -> tuple[Callable[..., Tensor], bool]:
-        """(score, whether D ends in a sigmoid), proved by a forward pass."""
-        if self.given.score is not None:
-            return self._given_score(self.given.score, x, guess)
-        call = self._call(x, guess, keys)
-        seen: list[tuple[str, nn.Module, Any, Any]] = []
-        sigmoids = Sigmoids()
-        try:
-            with executed(self.D, seen), sigmoids:
-                out = call(self.D, fresh(x), None, self.batch)
-        except Exception as error:
-            why, line = refused_input(self.D, x, self.n, error)
-            raise CoopInitError(
-                f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n{why}"
-                f"Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
-            ) from error
-        unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
-        pick, how = pick_score(out, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], unit)
-        f = pick(out)
-        self._finite(f)
-        logit = logit_score(call, f, seen, sigmoids)
-        if logit is not None:
-            self._found("D's score", describe(f), f"{how}; {logit[1]}")
-            return logit[0], True
-        self._found("D's score", describe(f), how)
-        if how.startswith("sum of the means"):
-            self.warnings.append(
-                "D gives a list: read as one score map per scale, their means summed. If one of them is another task's "
-                "head, say which counts: Adapter(score=lambda D, x, z, batch: D(x)[0])."
-            )
-        f = f.detach()
-        if f.numel() > 1 and float(f.min()) >= 0 and 0 < float(f.max()) <= 1:
-            self.warnings.append(
-                "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, give the "
-                "logit: Adapter(score=lambda D, x, z, batch: torch.logit(D(x), 1e-6))."
-            )
-        return (lambda D, x, z, batch: pick(call(D, x, z, batch))), False
-
-    def _call(self, x: Any, guess: Guess, keys: tuple[Any, ...] | None) -> Call:
-        """How D is called: ``D(x)``, with its condition, or with a nested x spread over its arguments."""
-        required, _ = arguments(self.D)
-        theirs = guess.condition
-        same = theirs is not None and theirs.keys is not None
-        named = [part for part in self.named if not same or theirs is None or part.keys == theirs.keys]
-        conditions = conditions_of(self.D, "D", named, keys if keys is not None else ())
-        if conditions:
-            condition = conditions[0]
-            if condition.position is None and guess.condition is None and self.given.latent is None:
-                raise CoopInitError(
-                    f"D may take labels ({condition.name!r}, optional), but G takes none. Does your loop pass them? "
-                    "Say it: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D(x)), or D(x, batch[1])"
-                )
-            self._found("D's condition", condition.text, condition.place)
-            return lambda D, x, z, batch: condition.call(D, x, condition.take(batch))
-        if isinstance(x, (tuple, list)) and len(x) > 1 and len(required) == len(x):
-            self._found("D's input", ", ".join(required), "one argument for each part of x")
-            return lambda D, x, z, batch: D(*x)
-        return lambda D, x, z, batch: D(x)
-
-    def _given_score(self, score: Callable[..., Tensor], x: Any, guess: Guess) -> tuple[Callable[..., Tensor], bool]:
-        z = guess.latent(self.n, self.device, self.batch)
-        seen: list[tuple[str, nn.Module, Any, Any]] = []
-        sigmoids = Sigmoids()
-        try:
-            with executed(self.D, seen), sigmoids:
-                f = score(self.D, fresh(x), fresh(z), self.batch)
-        except Exception as error:
-            raise CoopInitError(
-                f"Adapter.score failed on a real batch, x = {describe(x)}: {first_line(error)}\n"
-                "It is called as score(D, x, z, batch), e.g. score=lambda D, x, z, batch: D(x)"
-            ) from error
-        if not isinstance(f, Tensor) or not f.is_floating_point():
-            raise CoopInitError(
-                f"Adapter.score returned {describe(f)}; expected a tensor of logits, one number per sample, e.g. "
-                "score=lambda D, x, z, batch: D(x)[0]"
-            )
-        self._finite(f)
-        logit = logit_score(score, f, seen, sigmoids)
-        self._found("D's score", describe(f), "given (score)" + (f"; {logit[1]}" if logit else ""))
-        return (logit[0], True) if logit else (score, False)
-
-    def _finite(self, f: Tensor) -> None:
-        if not torch.isfinite(f).all():
-            raise CoopInitError(
-                "D's logits on the first real batch are not finite. Check D's weights (were they loaded from a run "
-                "that had diverged?) and the range of the data."
-            )
 
     def _sign(self, sigmoid: bool) -> bool:
         """Whether D is high on real: told by the user's own loss, else as given."""
@@ -335,7 +258,7 @@ class _Look:
         )
         if not adapter.real_is_high:
             real, made = -real, -made
-        if float(made.mean() - real.mean()) > CLEAR and float(made.min()) > float(real.max()):
+        if CLEAR < float(made.mean() - real.mean()) < ABSURD and float(made.min()) > float(real.max()):
             self.warnings.append(
                 f"D scores every sample of G above every real one (mean {float(made.mean()):.2f} against "
                 f"{float(real.mean()):.2f}). If D has been trained already, it is low on real: "

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.batch_parts import Part, could_be_data, describe, get, parts
-from coopinit_plugin.conditions import Condition, arguments
+from coopinit_plugin.conditions import CONDITIONS, Condition, arguments
 from coopinit_plugin.errors import CoopInitError
 
 NOISE_SIZES = (
@@ -194,13 +194,18 @@ def unknown_latent(
     first: tuple[nn.Module, int, str] | None,
     conditions: list[Condition],
     data: list[Part],
+    named: list[Part],
     tried: list[str],
 ) -> str:
     """What is known of a G that took none of the guesses, and the line to write."""
     size, required = size_of(G, first, data), arguments(G)[0]
     noise = f"torch.randn(n, {size[1] if size else 100}, device=device)"
     why, line = "" if tried else " No size was found in its attributes or first layer.", noise
-    if first is not None and takes_images(first, data):
+    maps = [part for part in named if part.tensor.ndim >= 3 and part not in data]
+    if maps and first is not None and isinstance(first[0], _ConvNd) and not isinstance(first[0], _ConvTransposeNd):
+        why = f" Its first layer, {first[2]}, takes {first[1]} channels: does your loop make them of {maps[0].name}?"
+        line = f"{maps[0].name}.float()"
+    elif first is not None and takes_images(first, data):
         why = f" Its first layer, {first[2]}, takes images like the data: which, or noise of that shape?"
     elif first is not None and size is not None and first[1] > size[1] and len(required) == 1:
         more = first[1] - size[1]
@@ -209,11 +214,18 @@ def unknown_latent(
         )
         why += "as labels, joined to the noise?"
         line = f"torch.cat([{noise}, torch.nn.functional.one_hot(batch[1], {more}).float()], 1)"
+    elif len(required) > 1 and not tried:
+        rest = "".join(", batch[1]" if name.lower() in CONDITIONS else f", {name}=..." for name in required[1:])
+        why = f" Its forward needs {', '.join(required)}."
+        line = f"({noise}{rest})".replace("=...", "")
     elif conditions:
         why = f" Its {conditions[0].place} was given {conditions[0].text}; does your loop embed it first?"
-        line = f"({noise}, batch[1]), generate=lambda G, z: G(*z)"
-    elif len(required) > 1 and not tried:
-        why, line = f" Its forward needs {', '.join(required)}.", f"({noise}, batch[1])"
+        embedding = next((name for name, child in G.named_children() if isinstance(child, nn.Embedding)), None)
+        line = f"({noise}, batch[1])"
+        if embedding is not None:
+            line += f", generate=lambda G, z: G(z[0], G.{embedding}(z[1]))"
+        elif first is not None and isinstance(first[0], _ConvNd) and not isinstance(first[0], _ConvTransposeNd):
+            line = "(batch[0], batch[1])"
     lines = "\nTried:\n" + "\n".join(tried) if tried else ""
     return (
         f"What does G ({type(G).__name__}) take?{why}{lines}\nSay what your loop passes to it, e.g. "

@@ -158,12 +158,12 @@ def pix2pix(direction: str = "AtoB") -> Adapter:
 def huggan_pix2pix() -> Adapter:
     """Pix2pix of huggingface's community-events.
 
-    Traps: its ``real_A`` is the batch's ``"B"``; D takes the two images as two arguments.
+    Traps: D takes target and source as two arguments. PyTorch-GAN's pix2pix, from which it comes, goes from "B" to "A".
     """
     return Adapter(
-        real=lambda batch: batch["A"],
-        latent=lambda n, device, batch: batch["B"],
-        score=lambda D, x, z, batch: D(x, batch["B"]),
+        real=lambda batch: batch["B"],
+        latent=lambda n, device, batch: batch["A"],
+        score=lambda D, x, z, batch: D(x, batch["A"]),
         d_loss=_least_squares,
     )
 

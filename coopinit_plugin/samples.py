@@ -24,6 +24,7 @@ class Match(NamedTuple):
         real: ``(batch) -> x``.
         pick: ``(G's output) -> x̂``.
         keys: Where a single tensor of data stands in the batch.
+        name: How the user writes it.
         rows: What was found.
         warnings: What is doubtful.
     """
@@ -31,6 +32,7 @@ class Match(NamedTuple):
     real: Callable[[Any], Any]
     pick: Callable[[Any], Any]
     keys: tuple[Any, ...] | None
+    name: str
     rows: list[Row]
     warnings: list[str]
 
@@ -38,9 +40,11 @@ class Match(NamedTuple):
 def refuse_no_data(batch: Any, named: list[Part], data: list[Part]) -> None:
     """Say what is in a batch that holds nothing like data."""
     if not named:
+        held = getattr(batch, "__dict__", {})
+        where = f"batch.{next(key for key in held)}" if held else 'batch["image"]'
         raise CoopInitError(
             f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Say where the "
-            'data are: adapter=coopinit_plugin.Adapter(real=lambda batch: batch["image"])'
+            f"data are: adapter=coopinit_plugin.Adapter(real=lambda batch: {where})"
         )
     if data:
         return
@@ -123,7 +127,7 @@ def match(
         rows.append(("G's sample", theirs.name, "the part of its output that has the data's shape"))
     keys, where = ours.keys, theirs.keys
     taken = real or (lambda batch: get(batch, keys))
-    return Match(taken, lambda out: get(out, where), None if real else keys, rows, [])
+    return Match(taken, lambda out: get(out, where), None if real else keys, ours.name, rows, [])
 
 
 def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
@@ -148,7 +152,12 @@ def _nested(data: list[Part], order: list[Part], out: Any, real: Callable[[Any],
     if real is None:
         nest = tree_flatten(only_tensors(out))[1]
         return Match(
-            lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest), only_tensors, None, rows, warnings
+            lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest),
+            only_tensors,
+            None,
+            "",
+            rows,
+            warnings,
         )
     given, back = tree_flatten(x)[1], [where.index(part.keys) for part in data]
 
@@ -156,7 +165,7 @@ def _nested(data: list[Part], order: list[Part], out: Any, real: Callable[[Any],
         made = [part.tensor for part in parts(out)]
         return tree_unflatten([made[index] for index in back], given)
 
-    return Match(real, pick, None, rows, warnings)
+    return Match(real, pick, None, "", rows, warnings)
 
 
 def mismatch(data: list[Part], made: list[Part]) -> str:
@@ -205,8 +214,8 @@ def check(x: Any) -> None:
             )
 
 
-def ranges(G: nn.Module, x: Any, fake: Any) -> tuple[list[Row], list[str]]:
-    """(Rows, warnings): the data's range against G's."""
+def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[str]]:
+    """(Rows, warnings): the data's range against G's; `name` is how the user writes the data."""
     rows = []
     for ours, theirs in zip(tree_leaves(fake), tree_leaves(x), strict=True):
         low, high = float(theirs.min()), float(theirs.max())
@@ -215,10 +224,10 @@ def ranges(G: nn.Module, x: Any, fake: Any) -> tuple[list[Row], list[str]]:
     bound = bounded_output(G)
     if bound is None or len(rows) > 1:
         return rows, []
-    name, bottom, top = bound
-    spans = f"G's output spans [{bottom:g}, {top:g}] ({name}), your data"
+    function, bottom, top = bound
+    spans = f"G's output spans [{bottom:g}, {top:g}] ({function}), your data"
     if low < bottom - 0.01 * (top - bottom) or high > top + 0.01 * (top - bottom):
-        scaled = "batch[0] / 127.5 - 1" if high > 2 else "(batch[0] + 1) / 2"
+        scaled = f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2"
         return rows, [
             f"{spans} [{low:.3g}, {high:.3g}]: G can never reach them. Scale the data as your loop does, e.g. "
             f"Adapter(real=lambda batch: {scaled})."
@@ -226,6 +235,6 @@ def ranges(G: nn.Module, x: Any, fake: Any) -> tuple[list[Row], list[str]]:
     if bottom < 0 <= low:
         return rows, [
             f"{spans} only [{low:.3g}, {high:.3g}]. If your loop scales them first, say so: "
-            "Adapter(real=lambda batch: batch[0] * 2 - 1)."
+            f"Adapter(real=lambda batch: {name} * 2 - 1)."
         ]
     return rows, []

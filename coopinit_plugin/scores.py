@@ -22,6 +22,7 @@ RESHAPES = (
     *("View", "Reshape", "Squeeze", "Unsqueeze", "Mean", "Transpose", "Permute", "Alias", "Clone", "Clamp"),
     *("ToCopy", "UnsafeView"),
 )
+LAYERS = ("Addmm", "Mm", "Mv", "Bmm", "Convolution")
 KEYS = ("logits", "logit", "score", "scores", "validity", "adv")
 
 
@@ -47,20 +48,20 @@ def pick_score(
     """
     if isinstance(out, Tensor):
         if unit or final_sigmoid(out) is None or out.ndim != 3 or out.shape[-1] != 1:
-            _one_number(out, n, data_shapes, "D(x)")
+            one_number(out, n, data_shapes, "D(x)")
         return (lambda out: out), "D(x)"
     if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
         rivals = [i for i, part in enumerate(out[1:], 1) if _rivals(part, n, data_shapes)]
         if rivals:
             raise _which(out, f"elements 0 and {rivals[0]} could both be it; is one of them the score, or their sum?")
-        _one_number(out[0], n, data_shapes, "D(x)[0]")
+        one_number(out[0], n, data_shapes, "D(x)[0]")
         return (lambda out: out[0]), "D(x)[0], the first of a tuple"
     if isinstance(out, list) and out and all(isinstance(part, (Tensor, list, tuple)) and len(part) for part in out):
         last = [part if isinstance(part, Tensor) else part[-1] for part in out]
         if all(isinstance(part, Tensor) for part in last):
             for i, part in enumerate(last):
                 name = f"D(x)[{i}]" if isinstance(out[i], Tensor) else f"D(x)[{i}][-1]"
-                _one_number(part, n, data_shapes, name)
+                one_number(part, n, data_shapes, name)
                 if final_sigmoid(part) is not None:
                     raise _which(out, f"{name} is a probability; each one's logit is torch.logit(p, 1e-6)")
             if all(isinstance(part, Tensor) for part in out):
@@ -74,7 +75,7 @@ def pick_score(
         known = ["adv_output"] if "adv_output" in tensors else [key for key in KEYS if key in tensors]
         if len(tensors) == 1 or len(known) == 1:
             key = tensors[0] if len(tensors) == 1 else known[0]
-            _one_number(out[key], n, data_shapes, f"D(x)[{key!r}]")
+            one_number(out[key], n, data_shapes, f"D(x)[{key!r}]")
             return (lambda out: out[key]), f"D(x)[{key!r}]"
     raise _which(out, "")
 
@@ -104,38 +105,54 @@ def is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
     return inner[0] == 1 or (len(inner) == 2 and inner[-1] == 1 and series)
 
 
-def _one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str) -> None:
+def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str) -> None:
     """Refuse what is not the score alone."""
     if is_score(f, n, data_shapes):
         return
     if not f.is_floating_point():
         raise _which(f, f"{name} is {describe(f)}, no floating-point score")
     count = f.numel() // max(f.shape[0], 1) if f.ndim else 1
+    line = f"{name}.flatten(1).mean(1))"
+    if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
+        line = (
+            f"({name} - x).abs().flatten(1).mean(1), real_is_high=False) for a reconstruction, else "
+            f"Adapter(score=lambda D, x, z, batch: {line}"
+        )
     raise CoopInitError(
         f"D gives {count} numbers per sample, {name} of shape {tuple(f.shape)}: scores to average, classes of which "
-        "one counts, or a reconstruction? Say it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: "
-        f"{name}.flatten(1).mean(1))"
+        "one counts, or a reconstruction? Say it, e.g. "
+        f"adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
     )
 
 
 def _which(out: Any, why: str) -> CoopInitError:
     reason = f" ({why})" if why else ""
-    key = next(iter(out)) if isinstance(out, Mapping) and out else 0
+    named = (
+        list(out.items())
+        if isinstance(out, Mapping)
+        else list(enumerate(out))
+        if isinstance(out, (tuple, list))
+        else []
+    )
+    single = [key for key, part in named if isinstance(part, Tensor) and part.ndim and part.numel() == part.shape[0]]
+    key = single[0] if single else named[0][0] if named else 0
     return CoopInitError(
         f"Which part of D's output is the score? D(x) gave {describe(out)}{reason}. Say it, e.g. "
         f"adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D(x)[{key!r}])"
     )
 
 
-def refused_input(D: nn.Module, x: Any, n: int, error: Exception) -> tuple[str, str]:
-    """(Why D may not take x, the end of the line to write)."""
+def refused_input(
+    D: nn.Module, x: Any, n: int, error: Exception, order: list[tuple[str, nn.Module]]
+) -> tuple[str, str]:
+    """(Why D may not take x, the end of the line to write); `order` is of the modules that ran."""
     needed = arguments(D)[0]
     if len(needed) > 1:
         known = {"z": "z", **dict.fromkeys(CONDITIONS, "batch[1]")}
         rest = ", ".join(known.get(name.lower(), f"{name}=...") for name in needed[1:])
         onehot = " (or one-hot: torch.nn.functional.one_hot(batch[1], 10).float())" if "batch[1]" in rest else ""
         return f"Its forward needs {', '.join(needed)}{onehot}. ", f"D(x, {rest}))"
-    first, leaf = first_layer(D.named_modules()), x if isinstance(x, Tensor) else None
+    first, leaf = first_layer(order[1:] or order), x if isinstance(x, Tensor) else None
     joined = "D(torch.cat([batch['A'], x], 1)))"
     if first is not None and leaf is not None:
         width, size = first[1], leaf.numel() // max(n, 1)
@@ -160,12 +177,25 @@ def refused_input(D: nn.Module, x: Any, n: int, error: Exception) -> tuple[str, 
     return "", "D(x, batch[1])) or, where D sees a condition beside x, " + joined
 
 
-def final_sigmoid(f: Tensor) -> Any:
-    """The node of f's graph that is a sigmoid, where it was the last operation but for reshapes and averages."""
+def last_operation(f: Tensor) -> Any:
+    """The node of f's graph that is its last operation, but for reshapes and averages."""
     node = f.grad_fn
     while node is not None and node.name().startswith(RESHAPES) and node.next_functions:
         node = node.next_functions[0][0]
+    return node
+
+
+def final_sigmoid(f: Tensor) -> Any:
+    """The node of f's graph that is a sigmoid, where that was the last operation."""
+    node = last_operation(f)
     return node if node is not None and node.name().startswith("Sigmoid") else None
+
+
+def may_be_probability(f: Tensor) -> bool:
+    """Whether all scores lie in [0, 1], and not by chance: no layer without bounds gave them."""
+    node, values = last_operation(f), f.detach()
+    unbounded = node is not None and node.name().startswith(LAYERS)
+    return not unbounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
 
 
 class Sigmoids(TorchFunctionMode):

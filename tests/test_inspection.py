@@ -18,6 +18,7 @@ from zoo.entry import Apply, Module, N, batches, net
 from zoo.images import FlatG, StddevD, image_d, image_g
 from zoo.outputs import ScalesD
 from zoo.series import LstmD, LstmG
+from zoo.surveyed import DrawsClassesG, Labelled
 from zoo.translation import UNet, pairs, patch_d
 from zoo.vectors import GraphG, graphs, vector_pair
 
@@ -35,6 +36,26 @@ class NamedNoise(nn.Sequential):
     nz = 4
 
 
+class Rounded(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 3)
+
+    def forward(self, z):
+        return super().forward(z).detach()
+
+
+class SharedG(EmbeddingG):
+    """Takes labels that the loop has embedded."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = self.embed
+        del self.embed
+
+    def forward(self, z, y):
+        return self.out(self.body(torch.cat([z, y], 1)).relu())
+
+
 def refused(*words, G=G, D=D, loader=X, **hooks):
     with pytest.raises(CoopInitError) as error:
         inspect(G, D, loader, adapter=Adapter(**hooks))
@@ -45,6 +66,9 @@ def refused(*words, G=G, D=D, loader=X, **hooks):
 class TestTheData:
     def test_no_tensor(self):
         refused("no tensor was found", "Adapter(real=", loader=[["a", "b"]])
+
+    def test_no_tensor_but_attributes(self):
+        refused("real=lambda batch: batch.image)", loader=[Labelled(X[0], X[0])])
 
     def test_whole_numbers(self):
         loader = [torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8)]
@@ -140,6 +164,23 @@ class TestTheGenerator:
     def test_labels_joined_to_the_noise(self):
         G = NamedNoise(nn.Linear(7, 8), nn.ReLU(), nn.Linear(8, 2))
         refused("Its nz is 4", "takes 7", "one_hot(batch[1], 3)", G=G, loader=numbered())
+
+    @pytest.mark.parametrize("kind", [DrawsClassesG, Rounded], ids=["draws classes", "rounds"])
+    def test_no_gradient(self, kind):
+        more = "training=True" if kind is DrawsClassesG else "..."
+        refused("carries no gradient", f"G(z, {more})", G=kind(), D=nn.Linear(3, 1), loader=[torch.rand(N, 3)])
+
+    def test_labels_embedded_in_the_loop(self):
+        hooks = {"latent": lambda n, device, batch: (torch.randn(n, 4), batch[1])}
+        refused("G(z[0], G.shared(z[1]))", G=SharedG(), D=D, loader=numbered())
+        line = {"generate": lambda G, z: G(z[0], G.shared(z[1]))}
+        assert inspect(SharedG(), D, numbered(), adapter=Adapter(**hooks, **line))
+
+    def test_a_map_that_the_loop_prepares(self):
+        loader = [{"seg": torch.randint(0, 2, (N, 1, 8, 8)), "image": torch.rand(N, 3, 8, 8)}]
+        refused("batch['seg'].float()", G=UNet(1, 3), D=patch_d(3), loader=loader)
+        hook = Adapter(latent=lambda n, device, batch: batch["seg"].float())
+        assert inspect(UNet(1, 3), patch_d(3), loader, adapter=hook)
 
     def test_two_unknown_arguments(self):
         refused("Its forward needs a, b", "latent=", G=TwoArguments(4, 2))
@@ -269,6 +310,18 @@ class TestTheScore:
         assert torch.equal(found.score(D, X[0], None, None), D[0](X[0]))
         assert found.ends_in_sigmoid
 
+    def test_given_score_of_several_heads(self):
+        refused("D gives 3 numbers per sample", D=scored(lambda h: h[:, :3]), score=lambda D, x, z, batch: D(x))
+
+    def test_the_head_of_one_number_is_suggested(self):
+        refused("batch: D(x)[1])", D=scored(lambda h: (h[:, :3], h[:, 3:])))
+
+    def test_error_of_an_autoencoder(self):
+        refused("(D(x) - x).abs().flatten(1).mean(1), real_is_high=False)", D=nn.Linear(2, 2))
+
+    def test_no_gradient(self):
+        refused("D's score carries no gradient", "score=", D=scored(lambda h: (h[:, :1] > 0).float()))
+
 
 class TestTheSign:
     def test_assumed_with_a_warning(self):
@@ -323,7 +376,7 @@ def test_ranges_that_do_not_fit():
     found = inspect(G, D, [100 * torch.rand(N, 2)])
     assert any("G can never reach them" in warning for warning in found.warnings)
     found = inspect(G, D, [torch.rand(N, 2)])
-    assert any("batch[0] * 2 - 1" in warning for warning in found.warnings)
+    assert any("lambda batch: batch * 2 - 1" in warning for warning in found.warnings)
 
 
 def test_nested_parts_of_one_shape_are_warned_of():

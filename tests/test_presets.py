@@ -100,6 +100,15 @@ def test_preset(name):
     assert infer_sign(adapter.d_loss) is high if name != "r3gan" else True
 
 
+@pytest.mark.parametrize(
+    "adapter", [presets.pix2pix(), presets.huggan_pix2pix(), presets.cyclegan(), presets.cut()], ids=range(4)
+)
+def test_domain_a_is_translated_into_b(adapter):
+    batch = pairs(3, 3)[0]
+    assert adapter.real(batch) is batch["B"]
+    assert adapter.latent(N, None, batch) is batch["A"]
+
+
 def test_every_preset_has_a_case():
     public = {name for name, value in vars(presets).items() if getattr(value, "__module__", "") == presets.__name__}
     assert {name for name in public if not name.startswith("_")} == set(CASES)

@@ -1,6 +1,6 @@
 """Pairs of networks, one per convention met in the wild, each with the truth about it."""
 
-from zoo import conditional, images, loaders, outputs, series, translation, vectors
+from zoo import conditional, images, loaders, outputs, series, surveyed, translation, vectors
 from zoo.entry import Entry
 
 GROUPS = {
@@ -11,6 +11,7 @@ GROUPS = {
     "translation": translation.ENTRIES,
     "outputs": outputs.ENTRIES,
     "loaders": loaders.ENTRIES,
+    "surveyed": surveyed.ENTRIES,
 }
 ZOO = [(group, entry) for group, entries in GROUPS.items() for entry in entries]
 
