@@ -133,16 +133,19 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is: what a later :meth:`load_state_dict` goes on from."""
-        kept = {"taken": self.taken, "in_epoch": self._in_epoch, "size": self.size, "left_out": self._left_out}
-        return {**kept, "once": self.once, "randomness": self._randomness}
+        kept = len(self._kept)  # a batch that was looked at, not used: to be taken again
+        place = {"taken": self.taken - kept, "in_epoch": self._in_epoch - kept, "kept": kept, "size": self.size}
+        return {**place, "left_out": self._left_out, "once": self.once, "randomness": self._randomness}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there: begin the same epoch again, and leave out the batches already taken.
 
         An iterator is taken to be a new one that gives the same batches.
         """
+        if self.once and state["taken"] < self.taken:  # interrupted before the first batch was used, as here
+            return
         self._kept.clear()
-        if state["once"] or self.once:
+        if self.once:
             left = state["taken"] - self.taken
         else:
             set_random_state(state["randomness"], self._generators)
@@ -153,6 +156,8 @@ class Batches:
             next(self._iterator, None)
         self.taken, self._in_epoch, self.size = state["taken"], state["in_epoch"], state["size"]
         self._left_out, self._randomness = state["left_out"], state["randomness"]
+        if state["kept"]:
+            self._kept.append(move(self._full(), self.device))
 
     def close(self) -> None:
         """Let go of the iterator and its workers."""
