@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.adapter import Pair, fresh
-from coopinit_plugin.borrowed import borrowed_randomness
 from coopinit_plugin.modes import kept_buffers, kept_modes
 from coopinit_plugin.origin import Origin
 from coopinit_plugin.previews import Samples, pack, preview
+from coopinit_plugin.randomness import borrowed_randomness
 
 
 class Witness:
