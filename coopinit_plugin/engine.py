@@ -117,8 +117,8 @@ class Engine:
             alike = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in alike])
             with self._talking():
-                total = self.accelerator.reduce(flat, "sum")
-            _put(total, alike)
+                torch.distributed.all_reduce(flat)  # Accelerate's own copies the gradients once more
+            _put(flat, alike)
 
     def average(self, tensors: list[Tensor]) -> None:
         """The mean of each tensor over all processes, in place."""

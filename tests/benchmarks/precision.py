@@ -1,4 +1,6 @@
-"""What bf16 does to the warm-up, in modes of the stacked digits: ``python -m tests.benchmarks.precision SEED ...``.
+"""What bf16 does to the warm-up: modes of the stacked digits after it.
+
+``python -m tests.benchmarks.precision SEED ...``.
 
 Autocast on the CPU, 200 iterations, three ways: single precision, everything in bf16, and bf16 but for the chain.
 """
