@@ -142,6 +142,11 @@ def itself(batch: Any) -> Any:
     return batch
 
 
+def undone(p: Tensor) -> Tensor:
+    """The logit of a probability, as far as BCELoss passes a gradient."""
+    return torch.logit(p.double(), 1e-12).float()
+
+
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
     return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
 

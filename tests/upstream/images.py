@@ -23,6 +23,7 @@ from tests.upstream.entry import (
     labelled,
     module,
     normal,
+    undone,
     wasserstein,
 )
 
@@ -190,7 +191,7 @@ def erik(name: str, **given: Any) -> Any:
 
 
 def probability(pick: Any = lambda out: out) -> Any:
-    return lambda D, x, batch: torch.logit(pick(D(x)), 1e-6)
+    return lambda D, x, batch: undone(pick(D(x)))
 
 
 def first(out: Any) -> Any:
@@ -329,7 +330,7 @@ def uniform(n: int, device: Any, batch: Any) -> Any:
 ENTRIES = [
     Upstream(*EXAMPLES, "dcgan", examples, normal(100, 1, 1), logit=probability()),
     Upstream(
-        "huggingface/community-events", "a2d9115007c7e44b4389e005ea5c6163ae5b0470", "Apache-2.0", "dcgan", huggan,
+        "huggingface/community-events", "a2d9115007c7e44b4389e005ea5c6163ae5b0470", "", "dcgan", huggan,
         normal(100, 1, 1), real=lambda batch: batch["pixel_values"], logit=probability(),
     ),
     Upstream(
@@ -368,7 +369,7 @@ ENTRIES = [
         low(hinge), False, adapter=own(presets.lucidrains_stylegan2(32)), extra=6,
     ),
     Upstream(
-        "lucidrains/lightweight-gan", "efbec4570b7cb715e05058eccc518dc1a5753523", "MIT", "", lightweight, normal(32),
+        "lucidrains/lightweight-gan", "efbec4570b7cb715e05058eccc518dc1a5753523", "MIT", "64²", lightweight, normal(32),
         real=itself, logit=lucid_score, d_loss=low(hinge), high=False, adapter=own(presets.lucidrains_lightweight_gan()),
     ),
     Upstream(*ERIK, "gan", erik("gan"), normal(20), logit=probability()),

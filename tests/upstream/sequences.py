@@ -22,6 +22,7 @@ from tests.upstream.entry import (
     least_squares,
     module,
     normal,
+    undone,
     wasserstein,
 )
 
@@ -127,7 +128,7 @@ SERIES = ("proceduralia/pytorch-GAN-timeseries", "8e7d62fed6f4061d13ec9dfd84e075
 
 ENTRIES = [
     Upstream(
-        "mostafaelaraby/wavegan-pytorch", "b3c6b6e6e3c98498eaad9ed55a0767e9a665d20c", "MIT", "16384 samples", wavegan,
+        "mostafaelaraby/wavegan-pytorch", "b3c6b6e6e3c98498eaad9ed55a0767e9a665d20c", "Apache-2.0", "16384 samples", wavegan,
         normal(100), real=itself, d_loss=wasserstein,
     ),
     Upstream(
@@ -159,8 +160,8 @@ ENTRIES = [
         "imics-lab/tts-gan", "3f8b36ab84d1c00d48021d6e7c5dbd461686844e", "Apache-2.0", "UniMiB", tts, normal(100),
         d_loss=least_squares,
     ),
-    Upstream(*SERIES, "LSTM", recurrent, normal(24, 5), real=itself, logit=lambda D, x, batch: torch.logit(D(x), 1e-6)),
-    Upstream(*SERIES, "causal convolutions", causal, normal(24, 5), real=itself, logit=lambda D, x, batch: torch.logit(D(x), 1e-6)),
+    Upstream(*SERIES, "LSTM", recurrent, normal(24, 5), real=itself, logit=lambda D, x, batch: undone(D(x))),
+    Upstream(*SERIES, "causal convolutions", causal, normal(24, 5), real=itself, logit=lambda D, x, batch: undone(D(x))),
     Upstream(
         "birdx0810/timegan-pytorch", "fb44aab7493ec21306ef968964a925d8c74382f4", "MIT", "generator in the latent space", timegan,
         lambda n, batch: (torch.rand(n, 12, 4), batch[1]), lambda G, z, batch: G(*z), embedded,

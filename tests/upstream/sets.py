@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch.nn.functional import one_hot, softmax
 
-from tests.upstream.entry import N, Upstream, batches, definitions, importing, itself, module, normal, wasserstein
+from tests.upstream.entry import (
+    N,
+    Upstream,
+    batches,
+    definitions,
+    importing,
+    itself,
+    module,
+    normal,
+    undone,
+    wasserstein,
+)
 
 
 def volumes(folder: Path) -> Any:
@@ -84,7 +95,7 @@ ENTRIES = [
     Upstream(
         "rimchang/3DGAN-Pytorch", "edfa290b00d9ef47a56765d5bdabc413268259f7", "", "32³", volumes,
         lambda n, batch: torch.randn(n, 20) * 0.33, real=lambda batch: batch.unsqueeze(1),
-        logit=lambda D, x, batch: torch.logit(D(x), 1e-6),
+        logit=lambda D, x, batch: undone(D(x)),
         adapter={
             "real": lambda batch: batch.unsqueeze(1),
             "latent": lambda n, device, batch: torch.randn(n, 20, device=device) * 0.33,
@@ -98,7 +109,7 @@ ENTRIES = [
     Upstream(
         "rkansal47/MPGAN", "a1da9a1a53a492f81b48bebc0dc0a3da3f6b2ee0", "MIT", "GAPT, masked particles", jets,
         lambda n, batch: (0.2 * torch.randn(n, 10, 16), batch[1]), lambda G, z, batch: G(*z),
-        logit=lambda D, x, batch: torch.logit(D(x, batch[1]), 1e-6),
+        logit=lambda D, x, batch: undone(D(x, batch[1])),
         adapter={
             "latent": lambda n, device, batch: (0.2 * torch.randn(n, 10, 16, device=device), batch[1]),
             "score": lambda D, x, z, batch: D(x, batch[1]),
@@ -128,7 +139,7 @@ ENTRIES = [
     Upstream(
         "rcamino/multi-categorical-gans", "7234d5dc41f476bb36b00cab13326fcdd5c43fcd", "BSD-3", "Gumbel", categories,
         normal(10), lambda G, z, batch: G(z, training=True, temperature=0.6), itself,
-        lambda D, x, batch: torch.logit(D(x), 1e-6),
+        lambda D, x, batch: undone(D(x)),
         adapter={"generate": lambda G, z: G(z, training=True, temperature=0.6)},
     ),
 ]  # fmt: skip

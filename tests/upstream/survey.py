@@ -8,6 +8,7 @@ einops, scipy or pandas to be imported.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import sys
 import time
@@ -154,7 +155,8 @@ def _finite(network: nn.Module) -> bool:
 def run(entry: Upstream, folder: Path, adapter: Adapter | None) -> tuple[str, str]:
     """(Outcome, detail) of one codebase with or without its adapter."""
     torch.manual_seed(0)
-    G, D, loader = entry.make(folder)
+    with contextlib.redirect_stdout(None):
+        G, D, loader = entry.make(folder)
     batch = next(iter(loader))
     try:
         with Counter(G, D) as counter:

@@ -11,7 +11,17 @@ import torch
 from torch.nn.functional import one_hot
 
 from coopinit_plugin import presets
-from tests.upstream.entry import Upstream, batches, definitions, hinge, importing, least_squares, module, wasserstein
+from tests.upstream.entry import (
+    Upstream,
+    batches,
+    definitions,
+    hinge,
+    importing,
+    least_squares,
+    module,
+    undone,
+    wasserstein,
+)
 
 
 def pairs(size: int = 32, n: int = 8) -> list[dict[str, Any]]:
@@ -89,13 +99,13 @@ def scales(out: Any) -> Any:
     return sum(part[-1].flatten(1).mean(1) for part in out)
 
 
-HUGGAN = ("huggingface/community-events", "a2d9115007c7e44b4389e005ea5c6163ae5b0470", "Apache-2.0")
+HUGGAN = ("huggingface/community-events", "a2d9115007c7e44b4389e005ea5c6163ae5b0470", "")
 FORK = ("Bleuje/pytorch-CycleGAN-and-pix2pix", "20070a7df7c6549a96461970c809405a8acd5c1f", "BSD")
 
 ENTRIES = [
     Upstream(
         *FORK, "pix2pix (junyanz's, a fork)", pix2pix, lambda n, batch: batch["A"], real=lambda batch: batch["B"],
-        logit=lambda D, x, batch: torch.logit(D(torch.cat([batch["A"], x], 1)), 1e-6),
+        logit=lambda D, x, batch: undone(D(torch.cat([batch["A"], x], 1))),
         adapter={"preset": presets.pix2pix()},
     ),
     Upstream(
