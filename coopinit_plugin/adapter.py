@@ -146,21 +146,19 @@ class Pair:
         G: The generator, plain.
         D: The discriminator, plain; the chain runs on it.
         adapter: All four hooks given.
-        wrapped_G: What G learns through (its DDP wrapper in several processes), else G.
-        wrapped_D: The same for D.
+        precision: The context in which both are run, e.g. autocast; what comes out is in single precision.
     """
 
     G: nn.Module
     D: nn.Module
     adapter: Adapter
-    wrapped_G: nn.Module | None = None
-    wrapped_D: nn.Module | None = None
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     _copies_input: bool = False
 
     def real(self, batch: Any) -> Any:
         """The data in one batch."""
         assert self.adapter.real is not None
-        return self.adapter.real(batch)
+        return move(self.adapter.real(batch), None)
 
     def latent(self, n: int, device: torch.device, batch: Any) -> Any:
         """As many latents as there are samples, on the device."""
@@ -176,19 +174,13 @@ class Pair:
         """G(z), the graph kept; z goes in as a container of its own, for G's that change it."""
         assert self.adapter.generate is not None
         release_graphs(self.G)
-        return self.adapter.generate(self.wrapped_G or self.G, fresh(z))
+        with self.precision():
+            made = self.adapter.generate(self.G, fresh(z))
+        return move(made, None)
 
     def score(self, x: Any, z: Any, batch: Any) -> Tensor:
-        """f(x), high on real, patch maps averaged; on the plain D."""
+        """f(x), high on real, patch maps averaged."""
         return per_sample(self.logits(x, z, batch), tree_leaves(x)[0].shape[0])
-
-    def logits(self, x: Any, z: Any, batch: Any) -> Tensor:
-        """The numbers that f(x) is the average of, in the shape that D gives them: what the user's loss sees."""
-        return self._logits(self.D, x, z, batch)
-
-    def learn(self, x: Any, z: Any, batch: Any) -> Tensor:
-        """f(x) through what D learns through."""
-        return per_sample(self._logits(self.wrapped_D or self.D, x, z, batch), tree_leaves(x)[0].shape[0])
 
     def after_d_step(self) -> None:
         """What the user's loop does after each step of D."""
@@ -200,28 +192,25 @@ class Pair:
         given = self.adapter.mask
         return given(x) if callable(given) else given
 
-    def unsynchronised(self) -> AbstractContextManager[None]:
-        """Hold back the exchange of D's gradients between processes, where there is one."""
-        no_sync = getattr(self.wrapped_D, "no_sync", None)
-        return no_sync() if no_sync is not None else nullcontext()
-
     @staticmethod
     def detached(x: Any) -> Any:
         """The samples without their graph."""
         return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, x)
 
-    def _logits(self, discriminator: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
+    def logits(self, x: Any, z: Any, batch: Any) -> Tensor:
+        """The numbers that f(x) is the average of, in the shape that D gives them: what the user's loss sees."""
         assert self.adapter.score is not None
         if self._copies_input:
             x = tree_map(torch.clone, x)
         try:
-            f = self.adapter.score(discriminator, x, fresh(z), batch)
+            with self.precision():
+                f = move(self.adapter.score(self.D, x, fresh(z), batch), None)
         except RuntimeError as error:
             # D's whose first layer works in place cannot take a leaf of the graph: give them a copy from here on.
             if self._copies_input or "leaf Variable that requires grad" not in str(error):
                 raise
             self._copies_input = True
-            return self._logits(discriminator, x, z, batch)
+            return self.logits(x, z, batch)
         return f if self.adapter.real_is_high else -f
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 class Part(NamedTuple):
     """One tensor of a nest.
@@ -101,12 +103,15 @@ def batch_size(batch: Any) -> int | None:
     return next((int(part.tensor.shape[0]) for part in parts(batch) if part.tensor.ndim), None)
 
 
-def move(nest: Any, device: torch.device) -> Any:
-    """Everything in the nest that can be moved, on the device."""
+def move(nest: Any, device: torch.device | None) -> Any:
+    """Everything in the nest that can be moved, on the device, and half precision made single.
+
+    The warm-up's copies of the networks are in single precision (see :func:`coopinit_plugin.borrowed.copies`).
+    """
 
     def to(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return leaf.to(device, non_blocking=True)
+            return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
         return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
 
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import random
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from coopinit_plugin.batch_parts import HALF
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.signals import held
 
 State = dict[str, Tensor]
 
@@ -41,6 +37,8 @@ def device_of(module: nn.Module) -> torch.device | None:
 def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
 
+    Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
+
     Raises:
         CoopInitError: for what is no module, has no parameters or uninitialised ones, or cannot be copied.
     """
@@ -52,6 +50,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
                 f"{name} is a {type(module).__name__}; expected a torch.nn.Module.{hint} A composite network is best "
                 "wrapped in a small nn.Module whose forward calls its parts."
             )
+        _refuse_sharded(name, module)
         module = unwrap(module)
         parameters = list(module.parameters())
         if any(is_lazy(parameter) for parameter in parameters):
@@ -76,6 +75,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
         ) from error
     for module in (ours_g, ours_d):
         _strip_accelerate(module)
+        _make_single(module)
         trained = list(module.parameters())
         if not any(parameter.requires_grad for parameter in trained):
             for parameter in trained:
@@ -90,12 +90,12 @@ def state_of(module: nn.Module) -> State:
     return {key: value for key, value in unwrap(module).state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
 
 
-def cpu_copy(state: State) -> State:
-    """The values, contiguous, on the CPU; tied tensors stay one tensor."""
+def cpu_copy(state: State, like: State | None = None) -> State:
+    """The values, contiguous, on the CPU, in the dtypes of `like`; tied tensors stay one tensor."""
     taken: dict[int, Tensor] = {}
-    for value in state.values():
+    for key, value in state.items():
         if id(value) not in taken:
-            taken[id(value)] = value.detach().to("cpu", copy=True).contiguous()
+            taken[id(value)] = value.detach().to("cpu", (like or state)[key].dtype, copy=True).contiguous()
     return {key: taken[id(value)] for key, value in state.items()}
 
 
@@ -130,7 +130,7 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
         plan += [(own[key], state[key]) for key in own]
     with torch.inference_mode(False), torch.no_grad():
         before = [tensor.detach().clone() for tensor, _ in plan]
-        with _interrupts_held() as let_through:
+        with held(signal.SIGINT) as let_through:
             try:
                 for tensor, value in plan:
                     tensor.copy_(value)
@@ -141,46 +141,21 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
                 raise
 
 
-@contextmanager
-def borrowed_randomness(seed: int, loader: Any = None) -> Iterator[None]:
-    """Seed every random generator inside; put all their states back at the end.
-
-    Python's, NumPy's and torch's global ones on every device, and those that a DataLoader and its samplers own (these
-    are put back, not seeded).
-    """
-    numpy = sys.modules.get("numpy")
-    accelerators = [torch.cuda] if torch.cuda.is_available() else []
-    python_state = random.getstate()
-    numpy_state = numpy.random.get_state() if numpy else None
-    torch_state = torch.get_rng_state()
-    device_states = [backend.get_rng_state_all() for backend in accelerators]
-    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    owned = [(generator, generator.get_state()) for generator in _loader_generators(loader)]
-    try:
-        random.seed(seed)
-        if numpy:
-            numpy.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
-        yield
-    finally:
-        random.setstate(python_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        for backend, states in zip(accelerators, device_states, strict=True):
-            backend.set_rng_state_all(states)
-        if mps_state is not None:
-            torch.mps.set_rng_state(mps_state)
-        for generator, state in owned:
-            generator.set_state(state)
+def _make_single(module: nn.Module) -> None:
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype in HALF:
+            tensor.data = tensor.data.float()
 
 
-def _loader_generators(loader: Any) -> list[torch.Generator]:
-    sampler = getattr(loader, "sampler", None)
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = [loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)]
-    found = {id(g): g for g in (getattr(o, "generator", None) for o in owners) if isinstance(g, torch.Generator)}
-    return list(found.values())
+def _refuse_sharded(name: str, module: nn.Module) -> None:
+    kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
+    if sharding := kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
+        raise CoopInitError(
+            f"{name} is sharded over processes ({sharding.pop()}): no process holds all of its weights, so there is "
+            "nothing to copy. Warm up first, on the plain networks: warm_start(G, D, loader), or in a process of its "
+            'own with result.save_pretrained("init/") and WarmStart.from_pretrained("init/").load_into(G, D); shard '
+            "after that."
+        )
 
 
 def _graph_tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -198,28 +173,3 @@ def _strip_accelerate(module: nn.Module) -> None:
             vars(child).pop("forward", None)
             vars(child).pop("_original_forward", None)
         vars(child).pop("_is_accelerate_prepared", None)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back, where this is the main thread; gives what lets it through to the handler that was there.
-
-    What has not been let through inside arrives at the end.
-    """
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous is None:  # None: not Python's to put back
-        yield lambda: None
-        return
-    arrived: list[tuple[int, FrameType | None]] = []
-
-    def let_through() -> None:
-        if arrived and callable(previous):
-            previous(*arrived.pop())
-
-    signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
-    try:
-        yield let_through
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if arrived:
-            signal.raise_signal(signal.SIGINT)

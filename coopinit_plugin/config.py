@@ -22,6 +22,8 @@ class WarmStartConfig:
         iterations: Cooperative iterations, or ``"auto"``: stop when the distance between generated and real
             samples no longer falls.
         max_iterations: The most that ``"auto"`` may take.
+        max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over's one or two
+            come on top. ``None``: no such bound.
         langevin_steps: Steps K of the chain that refines each generated sample.
         step_size: ``"balanced"`` adapts the drift so that refined samples score as real ones do. A number δ
             is the textbook chain: drift δ²/2·∇f and, unless `noise` is given, noise δ; both in σ.
@@ -44,6 +46,7 @@ class WarmStartConfig:
 
     iterations: int | Literal["auto"] = "auto"
     max_iterations: int = 400
+    max_seconds: float | None = None
     langevin_steps: int = 2
     step_size: float | Literal["balanced"] = "balanced"
     noise: float | None = None
@@ -72,6 +75,8 @@ class WarmStartConfig:
         if self.iterations != "auto":
             self._whole("iterations", self.iterations, least=1, otherwise='"auto" or ')
         self._whole("max_iterations", self.max_iterations, least=1)
+        if self.max_seconds is not None:
+            self._number("max_seconds", self.max_seconds, otherwise="None or ")
         self._whole("langevin_steps", self.langevin_steps, least=1)
         self._whole("seed", self.seed, least=0)
         if self.seed >= 2**63:

@@ -49,7 +49,7 @@ def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str
         if kind == "unit":
             affine = unit_scale(real, fake)
         elif kind == "wasserstein":
-            affine = critic_scale(real, fake, _gradient_norms(pair, x, z, batch))
+            affine = critic_scale(real, fake, run.gather(_gradient_norms(pair, x, z, batch)).flatten().cpu().double())
         else:
             affine = line_search(loss, real, fake, scalable=scalable, shiftable=shiftable)
         affine = Affine(affine.scale if scalable else 1.0, affine.shift if shiftable else 0.0)
@@ -82,7 +82,7 @@ def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
     fake: list[Tensor] = []
     with torch.no_grad(), kept_modes(pair.D), kept_buffers(pair.G, pair.D):
         pair.D.train()
-        while sum(len(part) for part in real) < SAMPLES and len(real) < SAMPLES:
+        while sum(len(part) for part in real) * run.processes < SAMPLES and len(real) < SAMPLES:
             x, z, batch = pair.draw(next(batches), run.device)
             real.append(_spread_out(pair.logits(x, z, batch)))
             fake.append(_spread_out(pair.logits(pair.generate(z), z, batch)))
@@ -109,4 +109,4 @@ def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any) -> Tensor:
     with kept_modes(pair.D), frozen(pair.D):
         likelihood_mode(pair.D)
         gradients, _ = input_gradient(lambda samples: pair.score(samples, z, batch), between, nest)
-    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0).cpu().double()
+    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

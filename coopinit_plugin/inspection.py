@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.adapter import Adapter, Pair, fresh, infer_sign, per_sample, release_graphs
 from coopinit_plugin.batch_parts import batch_size, could_be_data, describe, first_line, move, parts
 from coopinit_plugin.batches import Batches
-from coopinit_plugin.borrowed import borrowed_randomness, copies, device_of, unwrap
+from coopinit_plugin.borrowed import copies, device_of, unwrap
 from coopinit_plugin.conditions import arguments, conditions_of
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.latents import Guess, entered, first_layer, guesses, refuse_translation, unknown_latent
 from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode
+from coopinit_plugin.randomness import borrowed_randomness
 from coopinit_plugin.samples import Row, check, given_data, match, mismatch, ranges, refuse_no_data
 from coopinit_plugin.scoring import Scoring
 from coopinit_plugin.traits import traits
@@ -123,7 +124,7 @@ class _Look:
         if self.given.real is None:
             refuse_no_data(self.batch, self.named, self.data)
             return
-        self.given_x = given_data(self.given.real, self.batch)
+        self.given_x = move(given_data(self.given.real, self.batch), None)
         self.data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(self.given_x)]
         self.n = batch_size(self.given_x) or 0
         own = {id(part.tensor) for part in self.data}

@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.adapter import Pair
 from coopinit_plugin.balance import BalancedStep
 from coopinit_plugin.langevin import Draw, gradient_rms, langevin
-from coopinit_plugin.modes import frozen, refresh_statistics
+from coopinit_plugin.modes import frozen, refresh_statistics, running_statistics
+
+Average = Callable[[list[Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Settings:
         scale: σ of each tensor of a sample.
         draw: Source of the chain's noise, ``(mean, std) -> sample``.
         backward: Runs a loss backwards.
+        average: Where several processes share the work: the mean of tensors over all of them, in place.
     """
 
     steps: int
@@ -36,6 +39,7 @@ class Settings:
     scale: list[float]
     draw: Draw = torch.normal
     backward: Callable[[Tensor], None] = Tensor.backward
+    average: Average | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def cooperate(
         adam_g: G's optimizer.
         adam_d: D's optimizer.
     """
-    refresh_statistics(pair.D, lambda: pair.score(x, z, batch))
+    refresh_statistics(pair.D, lambda: pair.score(x, z, batch), average=settings.average)
 
     # 1. g = G(z); the chain begins at x̃₀ = g
     g = pair.generate(z)
@@ -77,7 +81,10 @@ def cooperate(
 
     with frozen(pair.D):
         if step.size is None:
-            step.start(settings.noise, gradient_rms(f, g, settings.scale))
+            square = gradient_rms(f, g, settings.scale).square()
+            if settings.average is not None:
+                settings.average([square])
+            step.start(settings.noise, float(square.sqrt()))
         refined = langevin(
             f,
             g,
@@ -94,22 +101,41 @@ def cooperate(
     adam_g.zero_grad(set_to_none=True)
     teaching = teaching_loss(g, refined, settings.scale)
     settings.backward(teaching)
-    adam_g.step()
+    for_g = _gradients(adam_g)
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
     adam_d.zero_grad(set_to_none=True)
-    f_refined = pair.learn(refined, z, batch)
-    with pair.unsynchronised():  # one exchange of gradients for the two terms
-        settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
-    f_real = pair.learn(x, z, batch)
+    f_refined = pair.score(refined, z, batch)
+    settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
+    f_real = pair.score(x, z, batch)
     settings.backward(settings.energy_l2 * f_real.square().mean() - f_real.mean())
-    adam_d.step()
+    for_d = _gradients(adam_d)
+
+    # 5. Both step, on the mean gradient of all processes: one message for both
+    if settings.average is not None:
+        for parameters in (for_g, for_d):  # a layer that one process's samples did not reach
+            parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
+        gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
+        settings.average([*gradients, *running_statistics(pair.G)])
+    _step(adam_g, for_g)
+    _step(adam_d, for_d)
     pair.after_d_step()
 
     real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
     refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
     found = [real_mean, real_variance, refined_mean, refined_variance, teaching.detach()]
     return Outcome(pair.detached(g), torch.stack([value.float() for value in found]))
+
+
+def _gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:
+    """Each parameter's gradient; held here, because G and D may share layers."""
+    return {parameter: parameter.grad for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _step(optimizer: Optimizer, gradients: dict[Tensor, Tensor | None]) -> None:
+    for parameter, gradient in gradients.items():
+        parameter.grad = gradient
+    optimizer.step()
 
 
 def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:

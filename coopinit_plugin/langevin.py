@@ -68,12 +68,12 @@ def langevin(
     return tree_unflatten([leaf.detach() for leaf in inputs], nest)
 
 
-def gradient_rms(score: Score, x: Any, scale: list[float]) -> float:
+def gradient_rms(score: Score, x: Any, scale: list[float]) -> Tensor:
     """RMS of σ·∇f(x) over all elements: what a drift of a = 1 would move a sample by, in σ."""
     start, nest = tree_flatten(x)
     gradients, _ = input_gradient(score, [leaf.detach().requires_grad_() for leaf in start], nest)
-    squares = sum(float(g.float().norm() * sigma) ** 2 for g, sigma in zip(gradients, scale, strict=True))
-    return float((squares / sum(g.numel() for g in gradients)) ** 0.5)
+    norms = torch.stack([g.float().norm() * sigma for g, sigma in zip(gradients, scale, strict=True)])
+    return norms.norm() / sum(g.numel() for g in gradients) ** 0.5
 
 
 def input_gradient(

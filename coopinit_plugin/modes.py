@@ -33,13 +33,25 @@ def normalisers(module: nn.Module) -> list[_NormBase]:
     return [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
 
 
-def refresh_statistics(discriminator: nn.Module, forward: Callable[[], object], *, afresh: bool = False) -> None:
+def running_statistics(module: nn.Module) -> list[torch.Tensor]:
+    """Those that the normalising layers keep, the live tensors."""
+    return [kept for m in normalisers(module) for kept in (m.running_mean, m.running_var) if kept is not None]
+
+
+def refresh_statistics(
+    discriminator: nn.Module,
+    forward: Callable[[], object],
+    *,
+    afresh: bool = False,
+    average: Callable[[list[torch.Tensor]], None] | None = None,
+) -> None:
     """Run `forward` once without gradient, with D's normalising layers alone in training mode.
 
     Args:
         discriminator: D.
         forward: Runs D on a real batch.
         afresh: Take this batch's statistics as they are, instead of averaging them in.
+        average: Where several processes share the batch: the mean of tensors over all of them, in place.
     """
     layers = normalisers(discriminator)
     if not layers:
@@ -51,13 +63,19 @@ def refresh_statistics(discriminator: nn.Module, forward: Callable[[], object], 
             layer.momentum = 1.0 if afresh else layer.momentum
         with torch.no_grad():
             forward()
+            if average is not None:
+                average(running_statistics(discriminator))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.eval()
             layer.momentum = momentum
 
 
-def settle(discriminator: nn.Module, forward: Callable[[], object]) -> None:
+def settle(
+    discriminator: nn.Module,
+    forward: Callable[[], object],
+    average: Callable[[list[torch.Tensor]], None] | None = None,
+) -> None:
     """Make a fresh D ready for evaluation mode: statistics of real data, singular vectors that have converged.
 
     A BatchNorm that has seen no data hides most of the gradient, and a hook-style spectral norm starts from random
@@ -66,8 +84,9 @@ def settle(discriminator: nn.Module, forward: Callable[[], object]) -> None:
     Args:
         discriminator: D.
         forward: Runs D on a real batch.
+        average: See :func:`refresh_statistics`.
     """
-    refresh_statistics(discriminator, forward, afresh=True)
+    refresh_statistics(discriminator, forward, afresh=True, average=average)
     layers = normalisers(discriminator)
     statistics = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
     others = [buffer for buffer in discriminator.buffers() if id(buffer) not in statistics]

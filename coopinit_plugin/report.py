@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.config import WarmStartConfig
@@ -41,6 +43,28 @@ class StepReport:
     def gap(self) -> float:
         """The score gap, mean f(x) − mean f(x̃_K)."""
         return self.real - self.refined
+
+    @property
+    def in_words(self) -> str:
+        """Where the warm-up stands, for a progress bar."""
+        ratio = self.gap / max(self.spread, 1e-12)
+        leader = "real" if ratio > 0 else "refined"
+        balance = "no score gap" if abs(ratio) < 0.05 else f"{leader} leads by {abs(ratio):.2f}"
+        distance = "" if self.distance is None else f"{self.distance:.2f} σ from data, "
+        return f"{distance}{balance}, moved {self.displacement:.2f} σ"
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What a tracker plots, by name."""
+        found = {
+            "distance": self.distance,
+            "score_gap": self.gap,
+            "displacement": self.displacement,
+            "step_size": self.step_size,
+            "logit_real": self.real,
+            "logit_refined": self.refined,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -90,6 +114,12 @@ class Statistics:
         )
 
 
+def spread(x: Any, gather: Callable[[Tensor], Tensor]) -> list[float]:
+    """σ of each tensor of the samples, over all processes."""
+    rows = gather(torch.stack([torch.stack(torch.var_mean(leaf.float(), correction=0)) for leaf in tree_leaves(x)]))
+    return (rows[:, :, 0].mean(0) + rows[:, :, 1].var(0, correction=0)).sqrt().tolist()
+
+
 def check_data(x: Any, when: str) -> None:
     """Refuse samples that are not finite.
 
@@ -102,6 +132,22 @@ def check_data(x: Any, when: str) -> None:
             f"{when}: the loader gave data that are not finite ({wrong} numbers of the batch are NaN or infinite). "
             "Your networks are untouched. Clean those samples in the dataset (torch.nan_to_num)."
         )
+
+
+def check_weights(module: nn.Module, letter: str, config: WarmStartConfig) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        CoopInitError: naming the parameter, and what to change.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise CoopInitError(
+                f"The warm-up left {letter}'s {name} not finite: its last gradient was not. Your networks are "
+                f"untouched. Try WarmStartConfig(lr_discriminator={config.lr_discriminator / 4:g}, "
+                f"lr_generator={config.lr_generator / 4:g}); a square root or division without an epsilon in the "
+                "networks (minibatch standard deviation, norms) gives such gradients."
+            )
 
 
 def _pooled(means: list[float], variances: list[float]) -> tuple[float, float]:

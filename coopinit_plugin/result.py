@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
+import copy
+import functools
+import logging
 import os
 import shutil
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import HfApi, ModelCard, ModelHubMixin, hf_hub_download
 from torch import nn
 
+from coopinit_plugin import files
 from coopinit_plugin.borrowed import State, give_back
+from coopinit_plugin.card import model_card
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.files import CONFIG as CONFIG
+from coopinit_plugin.origin import Origin
+from coopinit_plugin.plots import draw
+from coopinit_plugin.previews import Samples, without_real
 from coopinit_plugin.report import StepReport
 
-GENERATOR, DISCRIMINATOR, CONFIG = "generator.safetensors", "discriminator.safetensors", "config.json"
+logger = logging.getLogger(__name__)
 
 
-class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coopinit", "energy-based-model"]):
+class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
     """Initialised weights of a generator and a discriminator.
 
     Args:
@@ -33,6 +38,8 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coo
         config: The settings they were made with.
         history: One row an iteration.
         summary: Iterations, seconds, the reason of the stop, statistics before and after.
+        origin: The networks, the data and the machine they come from, where known.
+        samples: A few samples for pictures: real ones, G's before and G's after the warm-up.
     """
 
     def __init__(
@@ -42,12 +49,16 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coo
         config: WarmStartConfig,
         history: list[StepReport],
         summary: dict[str, Any],
+        origin: Origin | None = None,
+        samples: Samples | None = None,
     ) -> None:
         self.generator_state = generator_state
         self.discriminator_state = discriminator_state
         self.config = config
         self.history = history
         self.summary = summary
+        self.origin = origin
+        self.samples = samples or {}
 
     def __repr__(self) -> str:
         counts = [sum(t.numel() for t in s.values()) for s in (self.generator_state, self.discriminator_state)]
@@ -68,146 +79,186 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin", tags=["gan", "coo
         """
         give_back([("G", generator, self.generator_state), ("D", discriminator, self.discriminator_state)])
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
-        """Write generator.safetensors, discriminator.safetensors, config.json and README.md.
+    def plot(self, path: str | Path) -> Path:
+        """Draw real samples, G's before and after the warm-up, and the curves, into one PNG.
+
+        Args:
+            path: The file to write.
+
+        Returns:
+            The path.
+
+        Raises:
+            CoopInitError: where matplotlib is not installed or the file cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(path, self.samples, self.history, self.summary, self.origin)
+        except OSError as error:
+            raise CoopInitError(f"{path} cannot be written ({error.strerror or error}). Give another path.") from error
+        return path
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write the weights, config.json, a few samples, a picture, and README.md, the model card.
 
         The folder is never half written unnoticed: a new one appears whole, in an existing one each file is replaced
-        whole, and :meth:`from_pretrained` refuses files that were not saved together.
+        whole, and :meth:`from_pretrained` refuses files that were not saved together. A README.md that you have
+        edited stays.
 
         Args:
             save_directory: The folder; made where it does not exist.
-            **kwargs: Those of huggingface_hub, such as ``push_to_hub=True, repo_id=...``.
+            config: Not used: config.json holds this object's own.
+            repo_id: The name that the card loads from; the folder's, where left out.
+            push_to_hub: Push to `repo_id` when the folder is complete.
+            model_card_kwargs: The card's metadata, e.g. ``{"license": "mit", "datasets": ["mnist"]}``.
+            **push_to_hub_kwargs: Those of :meth:`push_to_hub`.
+
+        Returns:
+            The commit on the Hub, where pushed.
 
         Raises:
             CoopInitError: where the folder cannot be written; this object stays as it is, to be saved elsewhere.
         """
         target = Path(save_directory)
+        metadata = dict(model_card_kwargs or {})
+        name = metadata.pop("repo_id", repo_id) or target.absolute().name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         except OSError as error:
             raise _unwritable(target, error) from error
         try:
-            pushed = super().save_pretrained(staging, **{"repo_id": target.name, **kwargs})
-            staging.chmod(0o777 & ~_umask())
+            self._write(staging, name, metadata)
+            mask = _umask()
+            staging.chmod(0o777 & ~mask)
+            for file in staging.iterdir():
+                file.chmod(0o666 & ~mask)
             if not target.exists():
                 os.replace(staging, target)
             else:
+                if files.has_own_card(target):
+                    (staging / files.CARD).unlink()
                 for file in sorted(staging.iterdir(), key=lambda file: file.name == CONFIG):  # config.json is the seal
                     os.replace(file, target / file.name)
         except OSError as error:
             raise _unwritable(target, error) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        return pushed
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or target.name, model_card_kwargs=metadata, **push_to_hub_kwargs)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        seals = {}
-        for name, state in ((GENERATOR, self.generator_state), (DISCRIMINATOR, self.discriminator_state)):
-            kept, aliases = _without_ties(state)
-            safetensors.torch.save_file(kept, save_directory / name, metadata={"format": "pt", **aliases})
-            seals[name] = hashlib.sha256((save_directory / name).read_bytes()).hexdigest()
-        from coopinit_plugin import __version__
+    def push_to_hub(self, repo_id: str, *, real_samples: bool = False, **kwargs: Any) -> str:
+        """Push the files of :meth:`save_pretrained` to the Hub in one commit.
 
-        told = {
-            "coopinit_plugin": __version__,
-            "config": dataclasses.asdict(self.config),
-            "summary": self.summary,
-            "sha256": seals,
-            "history": {
-                column.name: [getattr(row, column.name) for row in self.history]
-                for column in dataclasses.fields(StepReport)
-            },
-        }
-        (save_directory / CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        Args:
+            repo_id: ``"user/name"``; the repository is made where it does not exist.
+            real_samples: Publish the samples of your data, too, and show them on the card. They are left out
+                otherwise: data are not always yours to publish.
+            **kwargs: Those of huggingface_hub's ``ModelHubMixin.push_to_hub``: ``private``, ``token``, ``branch``,
+                ``create_pr``, ``commit_message``, ``model_card_kwargs``, ...
+
+        Returns:
+            The commit, as huggingface_hub gives it.
+
+        Raises:
+            HfHubHTTPError: and huggingface_hub's other errors, as they are; this object is still whole then.
+        """
+        if "/" not in repo_id:  # the card is to say whose it is
+            token, private = kwargs.get("token"), kwargs.get("private")
+            repo_id = HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
+        told = copy.copy(self)
+        if not real_samples:
+            told.samples = without_real(self.samples)
+        kwargs["model_card_kwargs"] = {"repo_id": repo_id, **(kwargs.get("model_card_kwargs") or {})}
+        return super(WarmStart, told).push_to_hub(repo_id, **kwargs)
+
+    def generate_model_card(self, *, repo_id: str = "user/name", picture: bool = False, **metadata: Any) -> ModelCard:
+        """The model card.
+
+        Args:
+            repo_id: The name it loads from.
+            picture: Whether the picture lies beside it.
+            **metadata: Of the card, e.g. ``license="mit"``.
+        """
+        return model_card(
+            repo_id,
+            {"Generator": self.generator_state, "Discriminator": self.discriminator_state},
+            self.config,
+            self.summary,
+            self.origin,
+            picture=files.PICTURE if picture else None,
+            real_samples="real" in self.samples,
+            metadata=metadata,
+        )
+
+    def _write(self, folder: Path, repo_id: str, metadata: dict[str, Any]) -> None:
+        contents = files.Contents(**{field.name: getattr(self, field.name) for field in fields(files.Contents)})
+        files.write_weights(folder, contents)
+        picture = folder / files.PICTURE
+        try:
+            self.plot(picture)
+        except Exception as error:  # of whatever kind: a picture must not cost the weights
+            picture.unlink(missing_ok=True)
+            logger.debug("The picture failed.", exc_info=True)
+            _say_once(f"Saved without a picture. {error}")
+        card = self.generate_model_card(repo_id=repo_id, picture=picture.exists(), **metadata)
+        card.save(folder / files.CARD)
+        files.write_seal(folder, contents)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> WarmStart:
-        """Read a warm start from a folder or a Hub repository.
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+    ) -> WarmStart:
+        """Read a warm start from a folder or a Hub repository. Only safetensors and JSON are read.
 
         Args:
             pretrained_model_name_or_path: A folder that :meth:`save_pretrained` wrote, or a repo id.
-            **kwargs: Those of huggingface_hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``,
-                ``force_download``.
+            force_download: Download again what is in the cache.
+            token: For private repositories; the stored one, where left out.
+            cache_dir: Instead of the usual cache.
+            local_files_only: Take what is in the cache, without a connection.
+            revision: A branch, a tag or a commit.
 
         Raises:
             CoopInitError: where files are missing, damaged, not saved together, or not ours.
+            HfHubHTTPError: and huggingface_hub's other errors, as they are.
         """
-        try:
-            found: WarmStart = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:  # the last: JSON, but no object
-            raise _not_ours(pretrained_model_name_or_path, error) from error
-        return found
+        from coopinit_plugin import __version__
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **download: Any) -> WarmStart:
-        files = {name: _local(model_id, name, download) for name in (CONFIG, GENERATOR, DISCRIMINATOR)}
-        try:
-            told = json.loads(files[CONFIG].read_text(encoding="utf-8"))
-            seals = {name: told["sha256"][name] for name in (GENERATOR, DISCRIMINATOR)}
-            summary, history = told["summary"], told["history"]
-            config = WarmStartConfig(**told["config"])
-            rows = [StepReport(**dict(zip(history, row, strict=True))) for row in zip(*history.values(), strict=True)]
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise _not_ours(model_id, error) from error
-        states = []
-        for name, seal in seals.items():
-            if hashlib.sha256(files[name].read_bytes()).hexdigest() != seal:
-                raise CoopInitError(
-                    f"{model_id}: {name} is not the file that {CONFIG} was saved with; the folder is half written or a "
-                    "file was damaged or exchanged. Save again with result.save_pretrained(...), or download again "
-                    "with force_download=True."
-                )
-            states.append(_with_ties(files[name]))
-        return cls(states[0], states[1], config, rows, summary)
-
-
-def _local(model_id: str, name: str, download: dict[str, Any]) -> Path:
-    """The file in the folder, or in the Hub's cache."""
-    if os.path.isdir(model_id):
-        path = Path(model_id) / name
-        if not path.is_file():
-            raise CoopInitError(
-                f"{model_id} has no {name}: no warm start was saved there, or only half of one. Expected {GENERATOR}, "
-                f"{DISCRIMINATOR} and {CONFIG}, as result.save_pretrained({model_id!r}) writes them."
-            )
-        return path
-    from huggingface_hub import hf_hub_download
-
-    known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-    return Path(hf_hub_download(model_id, name, **{key: download[key] for key in known if key in download}))
-
-
-def _without_ties(state: State) -> tuple[State, dict[str, str]]:
-    """One name for each tensor, and ``{other name: kept name}``, as safetensors' own save_model writes it."""
-    kept: State = {}
-    names: dict[int, str] = {}
-    aliases: dict[str, str] = {}
-    for key in sorted(state):
-        first = names.setdefault(id(state[key]), key)
-        if first == key:
-            kept[key] = state[key]
-        else:
-            aliases[key] = first
-    return kept, aliases
-
-
-def _with_ties(path: Path) -> State:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-            aliases = {key: kept for key, kept in (file.metadata() or {}).items() if kept in state and key != "format"}
-    except safetensors.SafetensorError as error:
-        raise CoopInitError(f"{path} is no whole safetensors file: {error}. Save or download it again.") from error
-    return {**state, **{key: state[kept] for key, kept in aliases.items()}}
-
-
-def _not_ours(name: str | Path, error: Exception) -> CoopInitError:
-    return CoopInitError(
-        f"{name}: its {CONFIG} was not written by coopinit_plugin, or only half of it "
-        f"({type(error).__name__}: {error}). Give a folder or repository made by "
-        "WarmStart.save_pretrained or push_to_hub."
-    )
+        name = str(pretrained_model_name_or_path)
+        download = functools.partial(
+            hf_hub_download,
+            name,
+            force_download=force_download,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+            library_name="coopinit-plugin",
+            library_version=__version__,
+        )
+        local = os.path.isdir(name)
+        return cls(
+            **vars(files.read(name, lambda part: files.in_folder(name, part) if local else Path(download(part))))
+        )
 
 
 def _unwritable(target: Path, error: OSError) -> CoopInitError:
@@ -215,6 +266,11 @@ def _unwritable(target: Path, error: OSError) -> CoopInitError:
         f"{target} cannot be written ({error.strerror or error}). The weights are still in this WarmStart: call "
         "save_pretrained with a folder that you may write to."
     )
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _umask() -> int:

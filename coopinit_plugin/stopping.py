@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +26,16 @@ class Plateau:
 
     Attributes:
         distance: What is read.
+        gather: One row per process, where several share the samples.
+        processes: How many do.
         readings: All so far, in σ.
         best: The smallest mean of four readings so far.
         at_best: Whether the newest reading gave it.
     """
 
     distance: SlicedWasserstein
+    gather: Callable[[Tensor], Tensor] = field(default=lambda rows: rows[None], repr=False)
+    processes: int = 1
     readings: list[float] = field(default_factory=list)
     best: float = float("inf")
     at_best: bool = False
@@ -47,9 +52,10 @@ class Plateau:
         self.at_best = False
         self._real.append(self.distance.project(real))
         self._fake.append(self.distance.project(fake))
-        if sum(len(part) for part in self._fake) < WINDOW:
+        if sum(len(part) for part in self._fake) * self.processes < WINDOW:
             return
-        self.read(float(self.distance.between(torch.cat(self._real), torch.cat(self._fake))))
+        both = self.gather(torch.stack([torch.cat(self._real), torch.cat(self._fake)])).transpose(0, 1).flatten(1, 2)
+        self.read(float(self.distance.between(both[0], both[1])))
         self._real.clear()
         self._fake.clear()
 
@@ -58,6 +64,14 @@ class Plateau:
         self.readings.append(distance)
         if len(self.readings) >= SPAN and self._span(0) < self.best:
             self.best, self.at_best = self._span(0), True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later :meth:`load_state_dict` goes on from."""
+        return {"readings": self.readings, "best": self.best, "real": self._real, "fake": self._fake}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.readings, self.best, self._real, self._fake = (state[key] for key in ("readings", "best", "real", "fake"))
 
     @property
     def verdict(self) -> str | None:

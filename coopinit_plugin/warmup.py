@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 from tqdm.auto import tqdm
 
 from coopinit_plugin.adapter import Adapter, Pair
 from coopinit_plugin.balance import step_size
 from coopinit_plugin.batches import Batches
-from coopinit_plugin.borrowed import borrowed_randomness, copies, cpu_copy, device_of, give_back, state_of, unwrap
+from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
+from coopinit_plugin.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.engine import Engine, engine
 from coopinit_plugin.errors import CoopInitError
@@ -24,14 +28,20 @@ from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
 from coopinit_plugin.iteration import Settings, cooperate
 from coopinit_plugin.measures import SlicedWasserstein
+from coopinit_plugin.memory import explained_memory
 from coopinit_plugin.modes import likelihood_mode, settle
-from coopinit_plugin.report import Statistics, StepReport
+from coopinit_plugin.progress import Progress
+from coopinit_plugin.randomness import borrowed_randomness, loader_generators, seed_all
+from coopinit_plugin.report import Statistics, StepReport, check_weights, spread
 from coopinit_plugin.result import CONFIG, WarmStart
+from coopinit_plugin.signals import Termination
 from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
 
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
+BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # fits 80 columns; no estimate: the stop is not known
 
 
 def warm_start(
@@ -61,9 +71,11 @@ def warm_start(
         loader: Any iterable of batches that can be iterated again, or an endless iterator.
         config: Settings; the default needs no number from you.
         adapter: How G and D are called; what it leaves out is inferred by forward passes.
-        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again.
-        output_dir: Where to save the result, as ``result.save_pretrained(output_dir)`` does.
-        resume: Take the result from `output_dir`, where one is complete, instead of warming up again.
+        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again. Its trackers get the
+            statistics as ``coopinit/...``.
+        output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
+        resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
+            where it is complete; begin where there is neither.
         ema: Averaged copies of G, made before this call; they get G's warm weights too.
         callback: Called with every iteration's statistics in the main process; ``False`` stops there, weights kept.
         progress: Show a progress bar.
@@ -81,14 +93,28 @@ def warm_start(
     config = config if config is not None else WarmStartConfig()
     averaged = list(ema)
     _check_arguments(config, adapter, output_dir, resume)
-    if resume and output_dir is not None and (Path(output_dir) / CONFIG).exists():
-        result = WarmStart.from_pretrained(output_dir)
-    else:
-        result = _warm_up(
-            generator, discriminator, loader, config, adapter or Adapter(), accelerator, callback, progress
-        )
-        if output_dir is not None:
-            result.save_pretrained(output_dir)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        borrowed_randomness(config.seed, loader),
+        engine(accelerator, _device(generator)) as run,
+        run.failing_together(),
+        explained_memory(),
+    ):
+        checkpoints = Checkpoints(output_dir, run.is_main)
+        finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
+        begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
+        if finished and not begun and output_dir is not None:
+            result = _finished(output_dir, config)
+        else:
+            if not begun:
+                checkpoints.remove()
+            saved = checkpoints.read() if begun else None
+            stage = _Stage(config, run, checkpoints, saved, callback, progress)
+            result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
+            if output_dir is not None and run.is_main:
+                result.save_pretrained(output_dir)
+                checkpoints.remove()
     give_back(
         [("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)]
         + [(f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)]
@@ -96,78 +122,97 @@ def warm_start(
     return result
 
 
-def _warm_up(
-    generator: nn.Module,
-    discriminator: nn.Module,
-    loader: Any,
-    config: WarmStartConfig,
-    adapter: Adapter,
-    accelerator: Any,
-    callback: Callable[[StepReport], bool | None] | None,
-    progress: bool,
-) -> WarmStart:
+@dataclass(frozen=True)
+class _Stage:
+    """What the call asks for, and where it runs."""
+
+    config: WarmStartConfig
+    run: Engine
+    checkpoints: Checkpoints
+    saved: dict[str, Any] | None
+    callback: Callable[[StepReport], bool | None] | None
+    progress: bool
+    began: float = field(default_factory=time.perf_counter)
+
+
+def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapter: Adapter, stage: _Stage) -> WarmStart:
     """Everything that happens on copies."""
-    began = time.perf_counter()
+    config, run = stage.config, stage.run
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        borrowed_randomness(config.seed, loader),
-        engine(accelerator, _device(generator)) as run,
         # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
+        run.loader(loader) as (part, is_part),
     ):
-        G, D = copies(generator, discriminator)
-        wrapped_g, wrapped_d = run.prepare(G), run.prepare(D)
-        batches = Batches(run.loader(loader), run.device)
-        pair = Pair(G, D, look(G, D, batches.peek(), run.device, adapter), wrapped_g, wrapped_d)
+        G, D = (net.to(run.device) for net in copies(generator, discriminator))
+        run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
+        generators = loader_generators(loader)
+        batches = Batches(part, run.device, generators)
+        pair = Pair(G, D, look(G, D, batches.peek(), run.device, adapter), run.precision)
+        batches.share(run, is_part)
         logger.info("How G and D are called:\n%s", pair.adapter)
-        for warning in pair.adapter.warnings:
+        for warning in pair.adapter.warnings if run.is_main else ():
             logger.warning(warning)
         if config.compile:
             D.compile()
-        history, stopped_by = _iterate(pair, batches, config, run, callback, progress)
-        handed_over = hand_over(pair, batches, config.handover, run)
-        _finite(G, "G", config)
-        _finite(D, "D", config)
+        witness = Witness(pair, batches.peek(), config.seed, run.device)
+        history, stopped_by = _iterate(pair, batches, generators, stage)
+        handed_over = hand_over(dataclasses.replace(pair, precision=nullcontext), batches, config.handover, run)
+        run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
+        check_weights(G, "G", config)
+        check_weights(D, "D", config)
         batches.close()
         summary = {
             "iterations": len(history),
-            "seconds": time.perf_counter() - began,
+            "seconds": time.perf_counter() - stage.began,
             "stopped_by": stopped_by,
             "distance_first": next((row.distance for row in history if row.distance is not None), None),
             "distance_last": history[-1].distance,
             "displacement_last": history[-1].displacement,
             **handed_over,
         }
-        return WarmStart(cpu_copy(state_of(G)), cpu_copy(state_of(D)), config, history, summary)
+        origin = witness.origin(loader, run.processes)
+        summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
+        weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
+        return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
 def _iterate(
-    pair: Pair,
-    batches: Batches,
-    config: WarmStartConfig,
-    run: Engine,
-    callback: Callable[[StepReport], bool | None] | None,
-    progress: bool,
+    pair: Pair, batches: Batches, generators: list[torch.Generator], stage: _Stage
 ) -> tuple[list[StepReport], str]:
     """Cooperative iterations until the stop: (history, reason of the stop)."""
+    config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
     likelihood_mode(pair.D)
     adam_g = torch.optim.Adam(_trainable(pair.G), lr=config.lr_generator, betas=config.betas)
     adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
     step = step_size(config.step_size)
+    same = identity(config, run.processes, G=pair.G, D=pair.D)
+    if saved is not None:
+        check_same(saved["identity"], same, stage.checkpoints.path)
+    seed_all(config.seed, run.index)  # from here on each process draws its own noise
+    average = run.average if run.processes > 1 else None
     x, z, batch = pair.draw(batches.peek(), run.device)
-    settle(pair.D, lambda: pair.score(x, z, batch))
-    scale = run.gather(torch.stack([leaf.float().std(correction=0) for leaf in tree_leaves(x)])).mean(0).tolist()
-    settings = Settings(config.langevin_steps, config.noise_scale, config.energy_l2, scale)
-    plateau = Plateau(SlicedWasserstein(x, scale))
-
-    best: list[tuple[Tensor, Tensor]] = []
+    settle(pair.D, lambda: pair.score(x, z, batch), average)
+    scale = saved["scale"] if saved is not None else spread(x, run.gather)
+    settings = Settings(config.langevin_steps, config.noise_scale, config.energy_l2, scale, average=average)
+    plateau = Plateau(SlicedWasserstein(x, scale), run.gather, run.processes)
     history: list[StepReport] = []
-    began = time.perf_counter()
-    hidden = not (progress and run.is_main)
-    with tqdm(total=config.most_iterations, desc="CoopInit warm-up", disable=hidden) as bar:
-        for iteration in range(1, config.most_iterations + 1):
+    progress = Progress(pair, adam_g, adam_d, step, plateau, batches, generators, scale, history, best=[])
+    if saved is not None:
+        progress.load_state_dict(saved, run)
+    elif run.any(stage.checkpoints.due)[0]:
+        stage.checkpoints.write(progress.state_dict(run, same))
+
+    before = history[-1].seconds if history else 0.0
+    began = last = time.perf_counter()
+    hidden = not (stage.progress and run.is_main)
+    with (
+        Termination(stage.checkpoints.path is not None) as termination,
+        tqdm(
+            total=config.most_iterations, initial=len(history), desc="CoopInit", bar_format=BAR, disable=hidden
+        ) as bar,
+    ):
+        for iteration in range(len(history) + 1, config.most_iterations + 1):
             x, z, batch = pair.draw(next(batches), run.device)
             outcome = cooperate(pair, x, z, batch, step, settings, adam_g, adam_d)
 
@@ -179,22 +224,27 @@ def _iterate(
             step.update(found.real - found.refined, found.spread)
             plateau.observe(x, outcome.fake)
 
+            now = time.perf_counter()
             report = StepReport(
                 iteration=iteration,
                 **vars(found),
                 step_size=used,
                 distance=plateau.last,
-                seconds=time.perf_counter() - began,
+                seconds=before + now - began,
             )
             history.append(report)
-            ratio = report.gap / max(report.spread, 1e-12)
-            bar.set_postfix_str(f"score gap {ratio:+.2f}, moved {report.displacement:.2f} σ", refresh=False)
+            run.log(report.measures, iteration)
+            bar.set_postfix_str(report.in_words, refresh=False)
             bar.update()
-            if callback is not None and run.is_main and callback(report) is False:
+            stopped = stage.callback is not None and run.is_main and stage.callback(report) is False
+            late = before + now - stage.began + (now - last) > (config.max_seconds or math.inf)
+            last = now
+            stopped, late, ended, due = run.any(stopped, late, termination.asked, stage.checkpoints.due)
+            if stopped:
                 return history, "callback"
             if config.iterations == "auto":
                 if plateau.at_best:
-                    best = [(tensor, tensor.detach().clone()) for net in (pair.G, pair.D) for tensor in _state(net)]
+                    progress.remember()
                 if plateau.verdict == "worse":
                     logger.warning(
                         "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up "
@@ -202,12 +252,24 @@ def _iterate(
                         plateau.last,
                         plateau.best,
                     )
-                    with torch.no_grad():
-                        for tensor, value in best:
-                            tensor.copy_(value)
+                    progress.go_back()
                 if plateau.verdict is not None:
                     return history, plateau.verdict
+            if late:
+                return history, "max_seconds"
+            if ended or due:
+                stage.checkpoints.write(progress.state_dict(run, same))
+            if ended:
+                termination.obey(stage.checkpoints.path)
     return history, "max_iterations" if config.iterations == "auto" else "iterations"
+
+
+def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
+    """The result that is there already."""
+    result = WarmStart.from_pretrained(folder)
+    was, now = ({"config": settings(made), "processes": 1, "tensors": {}} for made in (result.config, config))
+    check_same(was, now, folder)
+    return result
 
 
 def _blind(iteration: int) -> str:
@@ -237,20 +299,5 @@ def _device(generator: nn.Module) -> torch.device | None:
     return device_of(unwrap(generator)) if isinstance(generator, nn.Module) else None
 
 
-def _state(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def _finite(module: nn.Module, letter: str, config: WarmStartConfig) -> None:
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and not torch.isfinite(parameter).all():
-            raise CoopInitError(
-                f"The warm-up left {letter}'s {name} not finite: its last gradient was not. Your networks are "
-                f"untouched. Try WarmStartConfig(lr_discriminator={config.lr_discriminator / 4:g}, "
-                f"lr_generator={config.lr_generator / 4:g}); a square root or division without an epsilon in the "
-                "networks (minibatch standard deviation, norms) gives such gradients."
-            )

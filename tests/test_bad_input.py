@@ -304,6 +304,7 @@ def test_a_last_gradient_that_is_not_finite(letter):
 WRONG = {
     "iterations": [0, -1, 2.5, "many", None, True, "Auto"],
     "max_iterations": [0, -5, 1.5, "auto", None, True],
+    "max_seconds": [0, -1, float("nan"), float("inf"), "60", True],
     "langevin_steps": [0, -1, 0.5, "2", None, True],
     "step_size": [0, -0.1, float("nan"), float("inf"), "big", None, True],
     "noise": [-0.1, float("nan"), float("inf"), "some", True],
@@ -413,7 +414,8 @@ def test_resume_without_a_folder():
 def test_resume_into_another_architecture(tmp_path):
     warm_start(*mlp_pair(), vectors(), config=short(), adapter=hooks(), progress=False, output_dir=tmp_path / "init")
     words = ("0.weight has shape (8, 5)", "(8, 2) in the weights", "Nothing was changed")
-    refused(mlp_pair()[0], mlp_pair(data=5)[1], vectors(), *words, output_dir=tmp_path / "init", resume=True)
+    given = {"config": short(), "output_dir": tmp_path / "init", "resume": True}
+    refused(mlp_pair()[0], mlp_pair(data=5)[1], vectors(), *words, **given)
 
 
 @pytest.mark.parametrize("hook", ["real", "latent", "generate", "score", "d_loss", "after_d_step"])

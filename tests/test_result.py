@@ -195,7 +195,7 @@ def test_the_folder_holds_no_pickle(tmp_path, monkeypatch):
         monkeypatch.setattr(torch, name, refuse)
     result.save_pretrained(tmp_path / "init")
     WarmStart.from_pretrained(tmp_path / "init").load_into(*conv_pair())
-    assert {path.name for path in (tmp_path / "init").iterdir()} == {*FILES, "README.md"}
+    assert {path.name for path in (tmp_path / "init").iterdir()} == {*FILES, "README.md", "warm_start.png"}
     json.loads((tmp_path / "init" / "config.json").read_text())
 
 
@@ -207,6 +207,7 @@ def test_the_folder_is_made_and_open_to_others(tmp_path):
     finally:
         os.umask(mask)
     assert target.stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in target.iterdir()} == {0o644}
     assert os.listdir(tmp_path / "some" / "deep") == ["init"]  # nothing left over beside it
 
 
@@ -221,7 +222,7 @@ def test_saving_over_an_older_one(tmp_path):
     assert os.listdir(tmp_path) == ["init"]
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(5))
 def test_a_save_that_breaks_off_is_noticed_or_had_no_effect(tmp_path, monkeypatch, at):
     first, second = result_of(*mlp_pair(seed=1)), result_of(*mlp_pair(seed=2))
     first.save_pretrained(tmp_path / "init")

@@ -1,0 +1,35 @@
+"""A process group of torch.distributed, made beside the one that the user has or will make."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import torch
+import torch.distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+_made = itertools.count()
+
+
+def process_group() -> bool:
+    """Whether there is one."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def make_group(on_cpu: bool) -> None:
+    """A process group under names of its own: a second one under the same names would find the first one's addresses.
+
+    The user's own, made later, has the default names to itself.
+    """
+    count = next(_made)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and "MASTER_PORT" in os.environ:
+        # No launcher keeps the store: process 0 does, on a port of its own, for the first one may still be closing.
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1 + count)
+    if "LOCAL_RANK" in os.environ and torch.cuda.is_available() and not on_cpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, world = next(rendezvous("env://"))
+    own = PrefixStore(f"coopinit_plugin/{count}", store)
+    backend = "gloo" if on_cpu else None
+    torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=world)

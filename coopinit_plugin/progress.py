@@ -1,0 +1,100 @@
+"""All that a warm-up on its way consists of, as one nest that can be stored, and put back bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coopinit_plugin.adapter import Pair
+from coopinit_plugin.balance import BalancedStep
+from coopinit_plugin.batch_parts import move
+from coopinit_plugin.batches import Batches
+from coopinit_plugin.checkpoint import put_back, put_back_adam, tensors_of
+from coopinit_plugin.engine import Engine
+from coopinit_plugin.randomness import random_state, set_random_state
+from coopinit_plugin.report import StepReport
+from coopinit_plugin.stopping import Plateau
+
+
+@dataclass
+class Progress:
+    """The moving parts of a warm-up.
+
+    Attributes:
+        pair: G and D.
+        adam_g: G's optimizer.
+        adam_d: D's.
+        step: The chain's step size.
+        plateau: The stop.
+        batches: The data.
+        generators: Random generators of the loader.
+        scale: σ of each tensor of a sample, as first measured.
+        history: One row an iteration.
+        best: Values of the tensors of G and D at the best moment, or nothing.
+    """
+
+    pair: Pair
+    adam_g: torch.optim.Optimizer
+    adam_d: torch.optim.Optimizer
+    step: BalancedStep
+    plateau: Plateau
+    batches: Batches
+    generators: list[torch.Generator]
+    scale: list[float]
+    history: list[StepReport]
+    best: list[Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every parameter and buffer of G and D, themselves."""
+        return [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
+
+    def remember(self) -> None:
+        """Take this moment for the best."""
+        self.best[:] = [tensor.detach().clone() for tensor in self.tensors]
+
+    @torch.no_grad()
+    def go_back(self) -> None:
+        """Return to the best moment."""
+        for tensor, value in zip(self.tensors, self.best, strict=True):
+            tensor.copy_(value)
+
+    def state_dict(self, run: Engine, identity: dict[str, Any]) -> dict[str, Any]:
+        """Everything, of all processes; every process has to ask for it."""
+        own = {
+            "randomness": random_state(self.generators),
+            "batches": self.batches.state_dict(),
+            "plateau": self.plateau.state_dict(),
+            "buffers": [dict(net.named_buffers()) for net in (self.pair.G, self.pair.D)],
+        }
+        return {
+            "identity": identity,
+            "processes": run.gather_objects(own),
+            "G": dict(self.pair.G.named_parameters()),
+            "D": dict(self.pair.D.named_parameters()),
+            "adam_g": self.adam_g.state_dict(),
+            "adam_d": self.adam_d.state_dict(),
+            "step_size": self.step.size,
+            "scale": self.scale,
+            "history": [list(vars(row).values()) for row in self.history],
+            "best": self.best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], run: Engine) -> None:
+        """Go on from there; the random generators come last, for the data are drawn on the way."""
+        own = state["processes"][run.index]
+        for net, parameters, buffers in zip(
+            (self.pair.G, self.pair.D), (state["G"], state["D"]), own["buffers"], strict=True
+        ):
+            put_back(net, {**parameters, **buffers})
+        put_back_adam(self.adam_g, state["adam_g"])
+        put_back_adam(self.adam_d, state["adam_d"])
+        self.step.size = state["step_size"]
+        self.history[:] = [StepReport(*row) for row in state["history"]]
+        self.best[:] = move(state["best"], run.device)
+        self.plateau.load_state_dict(move(own["plateau"], run.device))
+        self.batches.load_state_dict(own["batches"])
+        set_random_state(own["randomness"], self.generators)

@@ -1,0 +1,297 @@
+"""RESULTS.md and its pictures, made from the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from examples.study import figures
+from examples.study.plans import Setting, plans
+from examples.study.summaries import Row, collapses, grouped, median, number, paired
+from examples.study.table import Table
+
+ARM_NAMES = {
+    "random": "random start",
+    "ours": "**ours**",
+    "fixed": "fixed step (classic)",
+    "handover-only": "hand-over only",
+    "vae": "VAE decoder",
+    "sliced": "sliced distance",
+    "r1-1": "random + R1, γ 1",
+    "r1-10": "random + R1, γ 10",
+    "r3gan": "random, R3GAN loss",
+    "only-g": "only G's warm weights",
+    "only-d": "only D's warm weights",
+    "no-handover": "no hand-over",
+    "no-balance-0.1": "fixed step 0.1",
+    "no-balance-1": "fixed step 1, noise 0.06",
+    "no-l2": "no energy L2",
+    "l2=0.01": "energy L2 0.01",
+}
+OBJECTIVE_NAMES = {
+    "non_saturating": "non-saturating",
+    "non_saturating_r1": "non-saturating + R1",
+    "hinge": "hinge",
+    "least_squares": "least squares",
+    "wgan_gp": "WGAN-GP",
+    "relativistic": "relativistic",
+    "r3gan": "R3GAN loss",
+    "sigmoid_bce": "sigmoid + BCE, told nothing",
+}
+NORM_NAMES = {"none": "", "batch": "BatchNorm", "spectral": "spectral norm"}
+TASK_NAMES = {"digits": "", "patches": "", "series": "", "grid100": "grid in 2-D", "cloud100": "cloud in 8-D"}
+
+ENDS = (("modes", ".0f"), ("reverse_kl", ".2f"), ("quality", ".2f"), ("distance", ".2f"))
+COSTS = (
+    ("seconds_to_half", ".1f"),
+    ("seconds_to_most", ".1f"),
+    ("area", ".2f"),
+    ("warm_score", ".0f"),
+    ("warm_seconds", ".1f"),
+    ("iterations", ".0f"),
+)
+NEIGHBOURS = (
+    ("distance", ".3f"),
+    ("precision", ".2f"),
+    ("recall", ".2f"),
+    ("density", ".2f"),
+    ("coverage", ".2f"),
+    ("warm_seconds", ".1f"),
+    ("iterations", ".0f"),
+)
+INTERVALS = ("modes", "distance", "seconds_to_most", "coverage")
+COLUMN_NAMES = {
+    "iterations": "GAN iterations",
+    "reverse_kl": "reverse KL",
+    "quality": "high quality",
+    "distance": "distance, σ",
+    "seconds_to_half": "s to 50 %",
+    "seconds_to_most": "s to 90 %",
+    "warm_score": "modes after start",
+    "warm_seconds": "start, s",
+}
+
+
+def write(folder: Path, file: Path) -> None:
+    """Make the report of every part that has rows.
+
+    Args:
+        folder: Of the tables; the pictures go there, too.
+        file: The report.
+    """
+    sections = [
+        "# Results",
+        "Made by `python -m examples.study report` from the tables in `results/`; what was done is told in "
+        "[README.md](README.md). Medians over seeds, in brackets their 95 % bootstrap intervals. A run has collapsed "
+        "when it ends under 5 % of the modes. Seconds are CPU seconds, the start's included.",
+    ]
+    parts = {
+        "headline": _headline,
+        "grid": _grid,
+        "ablation": _ablation,
+        "sensitivity": _sensitivity,
+        "patches": _patches,
+        "series": _series,
+        "multimodal": _multimodal,
+    }
+    for part, section in parts.items():
+        if rows := known_rows(part, folder):
+            versions = ", ".join(f"`{version}`" for version in dict.fromkeys(row["library"] for row in rows))
+            parts_of_it = section(rows, folder)
+            planned = {plan.key for plan in plans(part)}
+            done = sum((row["setting"], row["arm"], row["seed"]) in planned for row in rows)
+            sections += parts_of_it
+            sections.append(f"*{done} of {len(planned)} runs; hash of the library's sources: {versions}.*")
+            broken = [row for row in rows if row["status"] != "ok"]
+            if broken:
+                names = ", ".join(f"{row['setting']} {row['arm']} {row['seed']}" for row in broken[:20])
+                sections.append(f"Ended early ({len(broken)} runs, counted as collapsed): {names}.")
+    file.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def known_rows(part: str, folder: Path) -> list[Row]:
+    """A part's rows in the order of its plan, each run once."""
+    order = {key: place for place, key in enumerate(dict.fromkeys(plan.key[:2] for plan in plans(part, [0])))}
+    rows = {(row["setting"], row["arm"], row["seed"]): row for row in reversed(Table(folder / f"{part}.csv").rows())}
+    return sorted(
+        (row for row in rows.values() if (row["setting"], row["arm"]) in order),
+        key=lambda row: (order[row["setting"], row["arm"]], int(row["seed"])),
+    )
+
+
+def setting_of(part: str, name: str) -> Setting:
+    return next(plan.setting for plan in plans(part, [0]) if plan.setting.name == name)
+
+
+def setting_name(setting: Setting) -> str:
+    """In words, the usual left out."""
+    words = (TASK_NAMES[setting.task], OBJECTIVE_NAMES[setting.objective], NORM_NAMES[setting.norm])
+    return ", ".join(word for word in words if word)
+
+
+def _headline(rows: list[Row], folder: Path) -> list[str]:
+    settings = grouped(rows, lambda row: row["setting"])
+    names = {name: setting_name(setting_of("headline", name)) for name in settings}
+    figures.coverage(
+        {names[name]: grouped(of_it, lambda row: row["arm"]) for name, of_it in settings.items()},
+        ARM_NAMES,
+        folder / "coverage.png",
+    )
+    arms = [arm for arm in grouped(rows, lambda row: row["arm"]) if not arm.startswith("r")]
+    shown = ["random", *(arm for arm in arms if arm != "ours"), "ours"]
+    overview = []
+    for name, of_it in settings.items():
+        by_arm = grouped(of_it, lambda row: row["arm"])
+        overview.append([names[name], *(_modes_and_collapses(by_arm.get(arm, [])) for arm in shown)])
+    text = [
+        "## Headline settings",
+        "Stacked digits, 1000 modes; modes at the end, runs lost. D has no normalisation unless named.",
+        markdown(["setting", *(ARM_NAMES[arm] for arm in shown)], overview),
+        "![Modes against seconds, a panel a setting](results/coverage.png)",
+    ]
+    for name, of_it in settings.items():
+        text += [f"### {names[name]}", details(of_it, ENDS + COSTS, "modes")]
+    return text
+
+
+def _grid(rows: list[Row], folder: Path) -> list[str]:
+    by_arm = grouped(rows, lambda row: row["arm"])
+    settings = grouped(rows, lambda row: row["setting"])
+    figures.grid(
+        {
+            (setting_of("grid", name), arm): median(of_arm, "modes").value
+            for name, of_it in settings.items()
+            for arm, of_arm in grouped(of_it, lambda row: row["arm"]).items()
+        },
+        OBJECTIVE_NAMES,
+        NORM_NAMES,
+        folder / "grid.png",
+    )
+    ratios = []
+    better = worse = 0
+    for of_it in settings.values():
+        arms = grouped(of_it, lambda row: row["arm"])
+        if len(arms) < 2:
+            continue
+        random, ours = (median(arms[arm], "modes").value for arm in ("random", "ours"))
+        better += ours > random
+        worse += ours < random
+        if random >= 500:
+            ratios.append(ours / random)
+    lines = [
+        ["collapsed", *(collapses(by_arm.get(arm, [])) for arm in ("random", "ours"))],
+        ["modes", *(f"{median(by_arm.get(arm, []), 'modes'):.0f}" for arm in ("random", "ours"))],
+        ["area under the curve", *(f"{median(by_arm.get(arm, []), 'area'):.2f}" for arm in ("random", "ours"))],
+    ]
+    text = [
+        "## Grid",
+        "Five losses × three norms of D × two learning rates × two widths of D, random start against ours.",
+        markdown(["over all runs", "random start", "ours"], lines),
+        f"By the medians of the seeds ours ends with more modes in {better} settings, with fewer in {worse}.",
+    ]
+    if ratios:
+        ratios.sort()
+        text[-1] += (
+            f" Where the random start succeeds (500 modes or more, {len(ratios)} settings), ours ends with "
+            f"{ratios[len(ratios) // 2]:.2f}× its modes (smallest {ratios[0]:.2f}×)."
+        )
+    return [*text, "![Modes at the end over the grid, random start and ours](results/grid.png)"]
+
+
+def _ablation(rows: list[Row], _: Path) -> list[str]:
+    settings = list(grouped(rows, lambda row: row["setting"]))
+    lines = []
+    for arm, of_arm in grouped(rows, lambda row: row["arm"]).items():
+        cells = []
+        for name in settings:
+            runs = [row for row in of_arm if row["setting"] == name]
+            cells += [_modes_and_collapses(runs), f"{median(runs, 'warm_score'):.0f}"]
+        lines.append([ARM_NAMES.get(arm, arm), *cells])
+    names = [setting_name(setting_of("ablation", name)) for name in settings]
+    header = ["start", *(column for name in names for column in (f"{name}: modes at the end", "after the start"))]
+    return ["## Ablation", "Ours, one thing changed at a time.", markdown(header, lines)]
+
+
+def _sensitivity(rows: list[Row], folder: Path) -> list[str]:
+    settings = grouped(rows, lambda row: row["setting"])
+    figures.sensitivity(
+        {
+            setting_name(setting_of("sensitivity", name)): grouped(of_it, lambda row: row["arm"])
+            for name, of_it in settings.items()
+        },
+        folder / "sensitivity.png",
+    )
+    return [
+        "## Iterations × Langevin steps",
+        "Modes at the end of the same budget, and the seconds that the warm-up took of it.",
+        "![Modes at the end over warm-up iterations and Langevin steps](results/sensitivity.png)",
+    ]
+
+
+def _patches(rows: list[Row], _: Path) -> list[str]:
+    text = [
+        "## Patches of photographs",
+        "16×16, cut from two photographs. Distance: sliced Wasserstein (0.014 between real halves). The other four by "
+        "the 5 nearest neighbours among 5000 real patches, in 32 principal components.",
+    ]
+    return text + _each_setting("patches", rows, NEIGHBOURS, "distance")
+
+
+def _series(rows: list[Row], _: Path) -> list[str]:
+    text = ["## Time series", "3 channels × 32 steps, 216 modes; 1-D convolutions."]
+    return text + _each_setting("series", rows, ENDS + COSTS, "modes")
+
+
+def _multimodal(rows: list[Row], _: Path) -> list[str]:
+    text = ["## Many far-apart modes", "100 Gaussians; MLPs. High quality: within 3 sd of a centre."]
+    return text + _each_setting("multimodal", rows, ENDS + COSTS, "modes")
+
+
+def _each_setting(part: str, rows: list[Row], columns: Sequence[tuple[str, str]], compared: str) -> list[str]:
+    text = []
+    for name, of_it in grouped(rows, lambda row: row["setting"]).items():
+        text += [f"### {setting_name(setting_of(part, name)).capitalize()}", details(of_it, columns, compared)]
+    return text
+
+
+def details(rows: Iterable[Row], columns: Sequence[tuple[str, str]], compared: str) -> str:
+    """A setting's arms, a line each.
+
+    Args:
+        rows: Its runs.
+        columns: (Column, format) of what to show.
+        compared: The column of which the difference of each arm to ours is shown, by seed.
+    """
+    by_arm = grouped(rows, lambda row: row["arm"])
+    lines = []
+    for arm, runs in by_arm.items():
+        difference = paired(runs, by_arm["ours"], compared) if arm != "ours" and "ours" in by_arm else None
+        kind = dict(columns)[compared].replace(".", "+.")
+        lines.append(
+            [
+                ARM_NAMES.get(arm, arm),
+                collapses(runs),
+                *(_with_interval(runs, column, form) for column, form in columns),
+                "" if difference is None else f"{difference:{kind}}",
+            ]
+        )
+    shown = [COLUMN_NAMES.get(column, column) for column, _ in columns]
+    return markdown(["start", "collapsed", *shown, f"{COLUMN_NAMES.get(compared, compared)} − ours"], lines)
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
+
+
+def _with_interval(runs: list[Row], column: str, form: str) -> str:
+    """The interval only where it matters: a table of twelve columns is to be read, too."""
+    found = median(runs, column)
+    return f"{found:{form}}" if column in INTERVALS else f"{replace(found, low=found.value, high=found.value):{form}}"
+
+
+def _modes_and_collapses(runs: list[Row]) -> str:
+    if not runs:
+        return ""
+    lost = sum(number(row, "collapsed") for row in runs)
+    return f"{median(runs, 'modes'):.0f}" + (f"; {lost:.0f}/{len(runs)} lost" if lost else "")

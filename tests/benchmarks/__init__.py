@@ -1,0 +1,1 @@
+"""Measurements that stand in the README; run by hand."""

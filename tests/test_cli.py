@@ -1,0 +1,214 @@
+"""The shell: what it prints, what it returns, and that a mistake costs one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import Hub
+from test_hub import ID, hub, same  # noqa: F401 - hub is a fixture
+
+from coopinit_plugin import WarmStart
+from coopinit_plugin.cli import main
+
+NETWORKS = """
+import torch
+from torch import nn
+from coopinit_plugin import Adapter
+
+def make():
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.Linear(3, 8), nn.LeakyReLU(0.2), nn.Linear(8, 2))
+    D = nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+    return G, D, [torch.randn(32, 2) + 1 for _ in range(4)]
+
+def told():
+    return *make(), Adapter(d_loss=lambda real, fake: fake.mean() - real.mean())
+
+def nothing():
+    pass
+
+def two():
+    return make()[:2]
+
+def broken():
+    raise ValueError("no\\nsuch data")
+
+def leaving():
+    raise SystemExit(1)
+
+value = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder of the user's with networks.py in it."""
+    (tmp_path / "networks_of_mine.py").write_text(NETWORKS)
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "bad.py").write_text("def make(:\n")
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("networks_of_mine", None)
+
+
+PAIR = "networks_of_mine.py:make"
+SHORT = ["--set", "iterations=3"]
+
+
+def test_inspect_prints_the_table(here, capsys):
+    assert main(["inspect", PAIR]) == 0
+    printed = capsys.readouterr().out
+    assert "latent      (32, 3) float32" in printed
+    assert "! I cannot know whether D is high on real" in printed
+    assert main(["inspect", "networks_of_mine:told"]) == 0
+    assert "told by d_loss" in capsys.readouterr().out
+
+
+def test_warm_start_saves_and_says_how_to_go_on(here, capsys):
+    assert main(["warm-start", PAIR, "-o", "init", *SHORT, "--set", "handover=hinge", "--set", "betas=(0.2, 0.9)"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 iterations, stopped by iterations" in printed
+    assert "WarmStart.from_pretrained('init').load_into(G, D)" in printed
+    config = WarmStart.from_pretrained("init").config
+    assert (config.iterations, config.handover, config.betas) == (3, "hinge", (0.2, 0.9))
+    assert {"generator.safetensors", "README.md", "warm_start.png"} <= set(os.listdir("init"))
+
+
+def test_show_one_and_two(here, capsys):
+    main(["warm-start", PAIR, "-o", "a", *SHORT])
+    main(["warm-start", PAIR, "-o", "b", *SHORT, "--set", "seed=5"])
+    capsys.readouterr()
+    assert main(["show", "a", "--plot", "pictures/a.png"]) == 0
+    one = capsys.readouterr().out
+    assert "Generator" in one
+    assert "Sequential, 50 parameters" in one
+    assert "≠" not in one
+    assert Path("pictures/a.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["show", "a", "b"]) == 0
+    both = capsys.readouterr().out
+    assert any(line.split() == ["≠", "seed", "0", "5"] for line in both.splitlines())
+    assert "  Generator" in both  # the same: not marked
+    assert "The weights differ: G by" in both
+    main(["show", "a", "a"])
+    same_ones = capsys.readouterr().out
+    assert "The weights are the same, bit for bit." in same_ones
+
+
+def test_push_and_show_over_http(here, hub: Hub, capsys):  # noqa: F811
+    main(["warm-start", PAIR, "-o", "init", *SHORT])
+    capsys.readouterr()
+    assert main(["push", "init", ID, "--private"]) == 0
+    assert f"/{ID}/commit/" in capsys.readouterr().out
+    assert hub.repos[ID].private
+    assert same(WarmStart.from_pretrained(ID), WarmStart.from_pretrained("init"))
+    assert "real" not in WarmStart.from_pretrained(ID).samples
+    assert main(["show", ID, "init"]) == 0
+    assert "bit for bit" in capsys.readouterr().out
+    assert main(["push", "init", ID, "--create-pr", "--real-samples"]) == 0
+    assert "real" in WarmStart.from_pretrained(ID, revision="refs/pr/1").samples
+
+
+MISTAKES = {
+    "no function named": (["inspect", "networks_of_mine.py"], "'networks_of_mine.py' names no function"),
+    "no such file": (["inspect", "nets.py:make"], "nets.py is no file here"),
+    "no such module": (["inspect", "nets:make"], "There is no module nets here"),
+    "no module's name": (["inspect", "a/b:make"], "'a/b' is neither a Python file nor a module's name"),
+    "no such function": (["inspect", "networks_of_mine.py:mak"], "mak does not exist in networks_of_mine.py"),
+    "no function": (["inspect", "networks_of_mine.py:value"], "value is no function"),
+    "returns nothing": (["inspect", "networks_of_mine.py:nothing"], "returned a NoneType; expected (G, D, loader)"),
+    "returns two": (["inspect", "networks_of_mine.py:two"], "returned a tuple of 2; expected (G, D, loader)"),
+    "raises": (["inspect", "networks_of_mine.py:broken"], "failed: ValueError: no such data. With --debug"),
+    "leaves": (["inspect", "networks_of_mine.py:leaving"], "failed: SystemExit"),
+    "import fails": (["inspect", "broken.py:make"], "cannot be imported: ModuleNotFoundError: No module named"),
+    "syntax": (["inspect", "bad.py:make"], "cannot be imported: SyntaxError"),
+    "unknown field": (["warm-start", PAIR, "-o", "x", "--set", "iteration=3"], "Did you mean 'iterations'?"),
+    "wrong value": (["warm-start", PAIR, "-o", "x", "--set", "seed=-1"], "seed=-1 was given"),
+    "unknown choice": (["warm-start", PAIR, "-o", "x", "--set", "handover=hing"], "did you mean 'hinge'?"),
+    "no value": (["warm-start", PAIR, "-o", "x", "--set", "seed"], "Write --set NAME=VALUE"),
+    "output": (["warm-start", PAIR, "-o", "file/x"], "Not a directory"),
+    "no folder": (["push", "nowhere", ID], "nowhere is no folder"),
+    "empty folder": (["push", ".", ID], "no warm start was saved there"),
+    "a file": (["show", "file"], "file is neither a folder here nor"),
+    "not on the Hub": (["show", "no/where"], "no/where is no folder here, and was not found on the Hub"),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(here, capsys, kind):
+    arguments, expected = MISTAKES[kind]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1, told
+    assert told.startswith(f"coopinit {arguments[0]}: ")
+    assert expected in told
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["inspect"], ["warm-start", PAIR], ["show", "a", "--plott", "x"], []]
+)
+def test_a_wrong_command_line_is_one_line_too(capsys, arguments):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    told = capsys.readouterr().err
+    assert left.value.code == 2
+    assert told.count("\n") == 1
+    assert "--help)" in told
+
+
+def test_debug_shows_where(here):
+    with pytest.raises(RuntimeError, match="no\nsuch data") as caught:
+        main(["inspect", "networks_of_mine.py:broken", "--debug"])
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_failure_that_is_no_mistake_is_one_line_too(here, hub: Hub, capsys):  # noqa: F811
+    main(["warm-start", PAIR, "-o", "init", *SHORT])
+    capsys.readouterr()
+    hub.__exit__()
+    assert main(["push", "init", ID]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("coopinit push: ConnectError: ")
+
+
+def test_help_teaches(capsys):
+    for arguments, expected in (
+        (["--help"], "coopinit warm-start networks.py:make -o init"),
+        (["inspect", "--help"], "coopinit inspect nets.py:make"),
+        (["warm-start", "--help"], "--set handover=hinge"),
+        (["push", "--help"], "coopinit push init user/dcgan-init"),
+        (["show", "--help"], "coopinit show init"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_what_a_stranger_wrote_cannot_steer_the_terminal(here, capsys):
+    main(["warm-start", PAIR, "-o", "init", *SHORT])
+    config = Path("init/config.json")
+    config.write_text(config.read_text().replace('"stopped_by": "iterations"', '"stopped_by": "\\u001b[2J"'))
+    capsys.readouterr()
+    assert main(["show", "init"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_python_m_is_the_same_command(here):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "coopinit_plugin", "inspect", "networks_of_mine:nowhere"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("coopinit inspect: nowhere does not exist")
+    assert done.stderr.count("\n") == 1

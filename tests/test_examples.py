@@ -1,0 +1,51 @@
+"""The examples run as a user runs them, in their smallest form."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *args]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def pictures(folder: Path) -> dict[str, tuple[int, int]]:
+    return {file.name: Image.open(file).size for file in folder.glob("*.png")}
+
+
+def test_dcgan_on_digits(tmp_path):
+    done = run("examples.dcgan", "--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Warm start" in done.stdout
+    assert "of 1000 modes" in done.stdout
+    found = pictures(tmp_path)
+    assert set(found) == {"dcgan.png", "random.png", "after_warmup.png", "after_training.png"}
+    assert found["dcgan.png"][0] > 1000
+
+
+def test_dcgan_on_a_folder_of_images(tmp_path):
+    photograph, data = load_sample_image("flower.jpg"), tmp_path / "data"
+    data.mkdir()
+    for index, left in enumerate(numpy.linspace(0, 500, 70).astype(int)):
+        Image.fromarray(photograph[:100, left : left + 100]).save(data / f"{index}.png")
+    done = run("examples.dcgan", "--smoke", "--no-warm-start", "--data", str(data), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "from the data" in done.stdout
+    assert set(pictures(tmp_path / "out")) == {"dcgan.png", "random.png"}
+
+
+def test_dcgan_without_enough_images(tmp_path):
+    done = run("examples.dcgan", "--data", str(tmp_path))
+    assert done.returncode == 2
+    assert "0 images there, at least 64 are needed" in done.stderr
