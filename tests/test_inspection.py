@@ -24,7 +24,7 @@ from zoo.vectors import GraphG, graphs, vector_pair
 
 torch.set_num_threads(1)
 G, D = vector_pair()
-X = [torch.randn(N, 2)]
+X = [torch.randn(N, 2, generator=torch.Generator().manual_seed(0))]
 
 
 class TwoArguments(nn.Linear):
