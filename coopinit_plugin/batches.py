@@ -60,6 +60,8 @@ class Batches:
         Raises:
             CoopInitError: where the processes have batches of different sizes.
         """
+        if run.processes == 1:
+            return
         told = run.gather_objects((batch_size(self.peek()), _fingerprint(self.peek())))
         sizes, contents = zip(*told, strict=True)
         if len(set(sizes)) > 1:

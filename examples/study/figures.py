@@ -97,7 +97,7 @@ def grid(
         panel.set_title(title, fontsize=14)
         panel.set_xticks(
             range(len(across)),
-            [f"lr {lr * 1e4:g}e-4\nD {'full' if width == 1 else '¼'}" for lr, width in across],
+            [f"lr {lr:.0e}\nD {'full' if width == 1 else '¼'}".replace("e-0", "e-") for lr, width in across],
             fontsize=11,
         )
         for line in range(3, len(down), 3):
