@@ -156,6 +156,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             D.compile()
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         history, stopped_by = _iterate(pair, batches, generators, stage)
+        D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
         handed_over = hand_over(dataclasses.replace(pair, precision=nullcontext), batches, config.handover, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         check_weights(G, "G", config)

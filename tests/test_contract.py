@@ -213,6 +213,7 @@ def test_config_compile_gives_the_same_weights(monkeypatch):
     result = warm(G, D, vectors(), config=short(compile=True))
     before.assert_only_values_changed()
     assert compiled == [nn.Sequential]
+    assert result.summary["handover_moved"] == "scale and shift"
     for key, value in plain.discriminator_state.items():
         assert torch.allclose(value, result.discriminator_state[key], atol=1e-5)
 
