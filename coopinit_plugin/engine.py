@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coopinit_plugin.batch_parts import first_line
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.process_group import make_group, process_group
+from coopinit_plugin.process_group import leave_group, make_group, process_group
 from coopinit_plugin.randomness import loader_generators, samplers
 from coopinit_plugin.signals import held
 
@@ -308,7 +308,7 @@ def _kept_state() -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if process_group() and not grouped:
-            torch.distributed.destroy_process_group()
+            leave_group()
 
 
 def _put(flat: Tensor, tensors: list[Tensor]) -> None:

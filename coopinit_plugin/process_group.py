@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 
 import torch
 import torch.distributed
@@ -11,6 +12,8 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 _made = itertools.count()
+
+SETTLED = 0.1  # seconds in which gloo's threads let go of the last message
 
 
 def process_group() -> bool:
@@ -33,3 +36,13 @@ def make_group(on_cpu: bool) -> None:
     own = PrefixStore(f"coopinit_plugin/{count}", store)
     backend = "gloo" if on_cpu else None
     torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=world)
+
+
+def leave_group() -> None:
+    """Destroy the group.
+
+    Gloo's threads free the tensors of a message after it has come, for which they need Python's lock; torch 2.6 waits
+    for these threads with the lock held, for ever if it comes too soon.
+    """
+    time.sleep(SETTLED)
+    torch.distributed.destroy_process_group()
