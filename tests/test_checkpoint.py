@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from coopinit_plugin import CoopInitError, WarmStart, WarmStartConfig, checkpoint, warm_start
 from coopinit_plugin.checkpoint import NAME, Checkpoints
+from coopinit_plugin.process_group import leave_group
 
 ITERATIONS = 30
 ALWAYS = 1e12  # a checkpoint after every iteration
@@ -240,7 +241,7 @@ def pair_of_processes(rank, folder, at, resume, out):
 
     bits_, _ = run(folder / "out" if out else None, resume=resume, callback=callback)
     (folder / f"{at}-{resume}-{rank}").write_text(repr(bits_))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def of_two(folder, at, resume, out=True) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_batches_of_different_sizes_are_refused_in_every_process(two):
 @pytest.mark.parametrize(
     "command",
     [
-        ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
+        ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
         ("-m", "launched.notebook"),
         ("-m", "launched.debug"),
         ("-m", "launched.by_hand"),
@@ -196,7 +197,10 @@ def test_batches_of_different_sizes_are_refused_in_every_process(two):
     ids=["accelerate launch", "notebook_launcher", "debug_launcher", "a group made by hand"],
 )
 def test_every_launcher_gives_the_same(command, two, tmp_path):
-    module = ("-m", "launched.cases") if "accelerate.commands.launch" in command else ()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    ours = ("--main_process_port", port, "-m", "launched.cases")
+    module = ours if "accelerate.commands.launch" in command else ()
     launch(*command, *module, str(tmp_path), "sharded")
     found = [note["sharded"] for note in notes(tmp_path, 2)]
     assert [note["digest"] for note in found] == [note["digest"] for note in two["sharded"]]

@@ -8,6 +8,7 @@ import sys
 import torch.distributed
 import torch.multiprocessing
 
+from coopinit_plugin.process_group import leave_group
 from launched import cases
 
 
@@ -18,7 +19,7 @@ def run(rank: int, folder: str, *names: str) -> None:
     cases.run(folder, *names)
     assert torch.distributed.is_initialized()
     assert "WORLD_SIZE" not in os.environ
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 if __name__ == "__main__":
