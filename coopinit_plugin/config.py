@@ -24,7 +24,8 @@ class WarmStartConfig:
         max_iterations: The most that ``"auto"`` may take.
         max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over's one or two
             come on top. ``None``: no such bound.
-        langevin_steps: Steps K of the chain that refines each generated sample.
+        langevin_steps: Steps K of the chain that refines each generated sample. ``"auto"``: 2, and more (up to 10) as
+            long as steps of full length do not bring the refined samples up to the score of real ones.
         step_size: ``"balanced"`` adapts the drift so that refined samples score as real ones do. A number δ
             is the textbook chain: drift δ²/2·∇f and, unless `noise` is given, noise δ; both in σ.
         noise: Standard deviation of the noise added per Langevin step, in σ. ``None``: 0.06 with the balanced step,
@@ -47,7 +48,7 @@ class WarmStartConfig:
     iterations: int | Literal["auto"] = "auto"
     max_iterations: int = 400
     max_seconds: float | None = None
-    langevin_steps: int = 2
+    langevin_steps: int | Literal["auto"] = "auto"
     step_size: float | Literal["balanced"] = "balanced"
     noise: float | None = None
     lr_generator: float = 5e-4
@@ -77,7 +78,8 @@ class WarmStartConfig:
         self._whole("max_iterations", self.max_iterations, least=1)
         if self.max_seconds is not None:
             self._number("max_seconds", self.max_seconds, otherwise="None or ")
-        self._whole("langevin_steps", self.langevin_steps, least=1)
+        if self.langevin_steps != "auto":
+            self._whole("langevin_steps", self.langevin_steps, least=1, otherwise='"auto" or ')
         self._whole("seed", self.seed, least=0)
         if self.seed >= 2**63:
             self._refuse("seed", self.seed, "a whole number below 2**63")

@@ -24,7 +24,6 @@ class Settings:
     """What stays the same from one iteration to the next.
 
     Attributes:
-        steps: Langevin steps K.
         noise: Noise ε of a step, in σ.
         energy_l2: Weight λ of mean f² in D's loss.
         scale: σ of each tensor of a sample.
@@ -33,7 +32,6 @@ class Settings:
         average: Where several processes share the work: the mean of tensors over all of them, in place.
     """
 
-    steps: int
     noise: float
     energy_l2: float
     scale: list[float]
@@ -48,7 +46,8 @@ class Outcome:
 
     Attributes:
         fake: G(z), detached.
-        statistics: Mean f(x), variance of f(x), mean f(x̃), variance of f(x̃), mean squared displacement in σ².
+        statistics: Mean f(x), variance of f(x), mean f(x̃), variance of f(x̃), mean squared displacement in σ², the
+            length of drift that `step` asked for in σ (0 where it has no cap).
     """
 
     fake: Any
@@ -65,7 +64,7 @@ def cooperate(
         x: Real samples.
         z: Latents, as many as there are samples in `x`.
         batch: The loader's batch that `x` was taken from (it may carry conditions).
-        step: The chain's step size; started here where it has not been.
+        step: The chain's step size and number of steps; started here where it has not been.
         settings: What stays the same.
         adam_g: G's optimizer.
         adam_d: D's optimizer.
@@ -85,10 +84,10 @@ def cooperate(
             if settings.average is not None:
                 settings.average([square])
             step.start(settings.noise, float(square.sqrt()))
-        refined = langevin(
+        refined, wanted = langevin(
             f,
             g,
-            steps=settings.steps,
+            steps=step.steps,
             drift=step.size or 0.0,
             noise=settings.noise,
             scale=settings.scale,
@@ -124,6 +123,7 @@ def cooperate(
     real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
     refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
     found = [real_mean, real_variance, refined_mean, refined_variance, teaching.detach()]
+    found.append(wanted if wanted is not None else torch.zeros_like(real_mean))
     return Outcome(pair.detached(g), torch.stack([value.float() for value in found]))
 
 

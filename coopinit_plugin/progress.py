@@ -77,7 +77,7 @@ class Progress:
             "D": dict(self.pair.D.named_parameters()),
             "adam_g": self.adam_g.state_dict(),
             "adam_d": self.adam_d.state_dict(),
-            "step_size": self.step.size,
+            "step": (self.step.size, self.step.number),
             "scale": self.scale,
             "history": [list(vars(row).values()) for row in self.history],
             "best": self.best,
@@ -92,7 +92,7 @@ class Progress:
             put_back(net, {**parameters, **buffers})
         put_back_adam(self.adam_g, state["adam_g"])
         put_back_adam(self.adam_d, state["adam_d"])
-        self.step.size = state["step_size"]
+        self.step.size, self.step.number = state["step"]
         self.history[:] = [StepReport(*row) for row in state["history"]]
         self.best[:] = move(state["best"], run.device)
         self.plateau.load_state_dict(move(own["plateau"], run.device))

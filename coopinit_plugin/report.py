@@ -25,6 +25,7 @@ class StepReport:
         refined: Mean logit of the refined samples.
         spread: Mean of the two standard deviations s; the balance looks at (real − refined) / s.
         step_size: Drift coefficient a of this iteration's chain, in units in which the data have σ = 1.
+        langevin_steps: Steps K of it.
         displacement: RMS of x̃_K − G(z), in σ.
         distance: Newest sliced Wasserstein distance of generated to real samples, in σ; ``None`` before the first.
         seconds: Since the first iteration began.
@@ -35,6 +36,7 @@ class StepReport:
     refined: float
     spread: float
     step_size: float
+    langevin_steps: int
     displacement: float
     distance: float | None
     seconds: float
@@ -61,6 +63,7 @@ class StepReport:
             "score_gap": self.gap,
             "displacement": self.displacement,
             "step_size": self.step_size,
+            "langevin_steps": self.langevin_steps,
             "logit_real": self.real,
             "logit_refined": self.refined,
         }
@@ -76,19 +79,22 @@ class Statistics:
         refined: Mean f(x̃_K).
         spread: Mean of the two standard deviations.
         displacement: RMS of x̃_K − G(z), in σ.
+        drift: How long the chain's last drift would have been without the cap, in σ.
     """
 
     real: float
     refined: float
     spread: float
     displacement: float
+    drift: float
 
     @classmethod
     def pooled(cls, rows: list[list[float]]) -> Statistics:
         """Over all processes, from one row of each."""
         real, real_std = _pooled([row[0] for row in rows], [row[1] for row in rows])
         refined, refined_std = _pooled([row[2] for row in rows], [row[3] for row in rows])
-        return cls(real, refined, (real_std + refined_std) / 2, (sum(row[4] for row in rows) / len(rows)) ** 0.5)
+        displacement, drift = (sum(row[column] for row in rows) / len(rows) for column in (4, 5))
+        return cls(real, refined, (real_std + refined_std) / 2, displacement**0.5, drift)
 
     def check(self, iteration: int, x: Any, config: WarmStartConfig) -> None:
         """Stop where something is not finite.

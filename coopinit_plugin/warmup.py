@@ -186,7 +186,7 @@ def _iterate(
     likelihood_mode(pair.D)
     adam_g = torch.optim.Adam(_trainable(pair.G), lr=config.lr_generator, betas=config.betas)
     adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
-    step = step_size(config.step_size)
+    step = step_size(config.step_size, config.langevin_steps)
     same = identity(config, run.processes, G=pair.G, D=pair.D)
     if saved is not None:
         check_same(saved["identity"], same, stage.checkpoints.path)
@@ -195,7 +195,7 @@ def _iterate(
     x, z, batch = pair.draw(batches.peek(), run.device)
     settle(pair.D, lambda: pair.score(x, z, batch), average)
     scale = saved["scale"] if saved is not None else spread(x, run.gather)
-    settings = Settings(config.langevin_steps, config.noise_scale, config.energy_l2, scale, average=average)
+    settings = Settings(config.noise_scale, config.energy_l2, scale, average=average)
     plateau = Plateau(SlicedWasserstein(x, scale), run.gather, run.processes)
     history: list[StepReport] = []
     progress = Progress(pair, adam_g, adam_d, step, plateau, batches, generators, scale, history, best=[])
@@ -221,15 +221,19 @@ def _iterate(
             found.check(iteration, x, config)
             if step.size is None and iteration >= BLIND_ITERATIONS:
                 raise CoopInitError(_blind(iteration))
-            used = step.size or 0.0
-            step.update(found.real - found.refined, found.spread)
+            used, steps = step.size or 0.0, step.steps
+            step.update(found.real - found.refined, found.spread, found.drift)
             plateau.observe(x, outcome.fake)
 
             now = time.perf_counter()
             report = StepReport(
                 iteration=iteration,
-                **vars(found),
+                real=found.real,
+                refined=found.refined,
+                spread=found.spread,
                 step_size=used,
+                langevin_steps=steps,
+                displacement=found.displacement,
                 distance=plateau.last,
                 seconds=before + now - began,
             )

@@ -27,8 +27,8 @@ def result_of(G: nn.Module, D: nn.Module) -> WarmStart:
     """A warm start that holds these networks' weights."""
     config = WarmStartConfig(iterations=2, betas=(0.1, 0.2), step_size=0.25, handover="hinge", seed=7)
     rows = [
-        StepReport(1, 0.5, -1 / 3, 1e-30, 2.0, 0.1, None, 0.25),
-        StepReport(2, 0.1, 0.2, 0.3, 1.5, 0.1, 0.625, 0.5),
+        StepReport(1, 0.5, -1 / 3, 1e-30, 2.0, 2, 0.1, None, 0.25),
+        StepReport(2, 0.1, 0.2, 0.3, 1.5, 3, 0.1, 0.625, 0.5),
     ]
     return WarmStart(cpu_copy(state_of(G)), cpu_copy(state_of(D)), config, rows, {"iterations": 2, "seconds": 1 / 3})
 

@@ -220,7 +220,7 @@ def test_constant_samples_and_strange_curves_are_drawn(tmp_path):
         made.samples = pack(0, real=torch.zeros(shape), before=torch.zeros(shape), after=torch.ones(shape))
         made.plot(tmp_path / "constant.png")
     for value in (0.0, 1e30, float("nan"), float("inf"), -1.0):
-        made.history = [StepReport(i, value, 0.0, 1.0, value, value, value, 0.1) for i in range(1, 4)]
+        made.history = [StepReport(i, value, 0.0, 1.0, value, 2, value, value, 0.1) for i in range(1, 4)]
         made.plot(tmp_path / "strange.png")
     made.history, made.summary = [], {}
     made.plot(tmp_path / "empty.png")
@@ -399,11 +399,11 @@ def test_the_wheel_carries_the_template(tmp_path):
 
 
 def test_progress_in_plain_words():
-    report = StepReport(5, 1.0, 0.5, 0.5, 1.0, 0.25, None, 0.1)
+    report = StepReport(5, 1.0, 0.5, 0.5, 1.0, 2, 0.25, None, 0.1)
     assert report.in_words == "real leads by 1.00, moved 0.25 σ"
-    report = StepReport(5, 1.0, 1.5, 1.0, 1.0, 0.25, 0.81, 0.1)
+    report = StepReport(5, 1.0, 1.5, 1.0, 1.0, 2, 0.25, 0.81, 0.1)
     assert report.in_words == "0.81 σ from data, refined leads by 0.50, moved 0.25 σ"
-    assert "no score gap" in StepReport(5, 1.0, 1.0, 1.0, 1.0, 0.25, 0.81, 0.1).in_words
+    assert "no score gap" in StepReport(5, 1.0, 1.0, 1.0, 1.0, 2, 0.25, 0.81, 0.1).in_words
 
 
 def test_the_bar_says_where_it_stands(capfd):
