@@ -33,6 +33,8 @@ class WarmStartConfig:
         lr_generator: Adam's learning rate for G in the warm-up.
         lr_discriminator: Adam's learning rate for D in the warm-up.
         betas: Adam's β₁, β₂, for both.
+        averaging: G comes back with the running mean of its weights over the iterations; this share of the mean is kept
+            at each one, so that 0.9 looks back about ten. 0: the weights that the last iteration left.
         energy_l2: Weight of mean f(x)² + mean f(x̃)² in D's loss; it ties down offset and scale of the energy.
         handover: The adversarial loss that follows, to which D's logits are fitted by one scale and one shift:
             ``"logistic"`` (also called non-saturating, softplus, BCE), ``"hinge"``, ``"least_squares"``,
@@ -52,8 +54,9 @@ class WarmStartConfig:
     step_size: float | Literal["balanced"] = "balanced"
     noise: float | None = None
     lr_generator: float = 5e-4
-    lr_discriminator: float = 1e-3
+    lr_discriminator: float = 2e-3
     betas: tuple[float, float] = (0.5, 0.999)
+    averaging: float = 0.9
     energy_l2: float = 0.1
     handover: str = "auto"
     seed: int = 0
@@ -90,6 +93,7 @@ class WarmStartConfig:
         self._number("lr_generator", self.lr_generator, most=1)
         self._number("lr_discriminator", self.lr_discriminator, most=1)
         self._number("energy_l2", self.energy_l2, least=0)
+        self._number("averaging", self.averaging, least=0, most=0.999)
         if not (isinstance(self.betas, tuple) and len(self.betas) == 2):
             self._refuse("betas", self.betas, "two numbers, as Adam takes them, e.g. (0.5, 0.999)")
         for beta in self.betas:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coopinit_plugin.adapter import Pair
+from coopinit_plugin.averaging import AveragedGenerator
 from coopinit_plugin.balance import BalancedStep
 from coopinit_plugin.batch_parts import move
 from coopinit_plugin.batches import Batches
@@ -28,18 +29,20 @@ class Progress:
         adam_g: G's optimizer.
         adam_d: D's.
         step: The chain's step size.
+        averaged: G's weights, averaged.
         plateau: The stop.
         batches: The data.
         generators: Random generators of the loader.
         scale: σ of each tensor of a sample, as first measured.
         history: One row an iteration.
-        best: Values of the tensors of G and D at the best moment, or nothing.
+        best: Values of the tensors at the best moment, or nothing.
     """
 
     pair: Pair
     adam_g: torch.optim.Optimizer
     adam_d: torch.optim.Optimizer
     step: BalancedStep
+    averaged: AveragedGenerator
     plateau: Plateau
     batches: Batches
     generators: list[torch.Generator]
@@ -49,8 +52,9 @@ class Progress:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Every parameter and buffer of G and D, themselves."""
-        return [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
+        """Every parameter and buffer of G and D, and G's averaged ones, themselves."""
+        live = [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
+        return live + self.averaged.tensors
 
     def remember(self) -> None:
         """Take this moment for the best."""
@@ -78,6 +82,7 @@ class Progress:
             "adam_g": self.adam_g.state_dict(),
             "adam_d": self.adam_d.state_dict(),
             "step": (self.step.size, self.step.number),
+            "averaged": self.averaged.tensors,
             "scale": self.scale,
             "history": [list(vars(row).values()) for row in self.history],
             "best": self.best,
@@ -93,6 +98,8 @@ class Progress:
         put_back_adam(self.adam_g, state["adam_g"])
         put_back_adam(self.adam_d, state["adam_d"])
         self.step.size, self.step.number = state["step"]
+        for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
+            tensor.copy_(value)
         self.history[:] = [StepReport(*row) for row in state["history"]]
         self.best[:] = move(state["best"], run.device)
         self.plateau.load_state_dict(move(own["plateau"], run.device))

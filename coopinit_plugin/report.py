@@ -63,7 +63,7 @@ class StepReport:
             "score_gap": self.gap,
             "displacement": self.displacement,
             "step_size": self.step_size,
-            "langevin_steps": self.langevin_steps,
+            "langevin_steps": float(self.langevin_steps),
             "logit_real": self.real,
             "logit_refined": self.refined,
         }

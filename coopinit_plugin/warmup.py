@@ -17,6 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from coopinit_plugin.adapter import Adapter, Pair
+from coopinit_plugin.averaging import AveragedGenerator
 from coopinit_plugin.balance import step_size
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
@@ -155,7 +156,9 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         if config.compile:
             D.compile()
         witness = Witness(pair, batches.peek(), config.seed, run.device)
-        history, stopped_by = _iterate(pair, batches, generators, stage)
+        averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
+        history, stopped_by = _iterate(pair, averaged, batches, generators, stage)
+        averaged.hand_over()
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
         handed_over = hand_over(dataclasses.replace(pair, precision=nullcontext), batches, config.handover, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
@@ -178,7 +181,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
 
 
 def _iterate(
-    pair: Pair, batches: Batches, generators: list[torch.Generator], stage: _Stage
+    pair: Pair, averaged: AveragedGenerator, batches: Batches, generators: list[torch.Generator], stage: _Stage
 ) -> tuple[list[StepReport], str]:
     """Cooperative iterations until the stop: (history, reason of the stop)."""
     config, run, saved = stage.config, stage.run, stage.saved
@@ -198,7 +201,7 @@ def _iterate(
     settings = Settings(config.noise_scale, config.energy_l2, scale, average=average)
     plateau = Plateau(SlicedWasserstein(x, scale), run.gather, run.processes)
     history: list[StepReport] = []
-    progress = Progress(pair, adam_g, adam_d, step, plateau, batches, generators, scale, history, best=[])
+    progress = Progress(pair, adam_g, adam_d, step, averaged, plateau, batches, generators, scale, history, best=[])
     if saved is not None:
         progress.load_state_dict(saved, run)
     elif run.any(stage.checkpoints.due)[0]:
@@ -216,6 +219,7 @@ def _iterate(
         for iteration in range(len(history) + 1, config.most_iterations + 1):
             x, z, batch = pair.draw(next(batches), run.device)
             outcome = cooperate(pair, x, z, batch, step, settings, adam_g, adam_d)
+            averaged.update(iteration)
 
             found = Statistics.pooled(run.gather(outcome.statistics).tolist())
             found.check(iteration, x, config)

@@ -311,6 +311,7 @@ WRONG = {
     "lr_generator": [0, -1e-3, 2, float("nan"), "1e-3", None, True],
     "lr_discriminator": [0, -1e-3, 2, float("nan"), "1e-3", None, True],
     "betas": [0.5, (0.5,), (0.5, 1.0), (-0.1, 0.9), ("a", "b"), None, (0.5, 0.9, 0.9), (True, 0.9)],
+    "averaging": [-0.1, 1, float("nan"), "0.9", None, True],
     "energy_l2": [-0.1, float("nan"), float("inf"), "0.1", None, True],
     "handover": ["wgan", "", None, 1, "Logistic", ["hinge"]],
     "seed": [-1, 1.5, "0", None, True, 2**63],

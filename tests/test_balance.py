@@ -67,7 +67,8 @@ def test_where_longer_steps_are_cut_it_takes_more_of_them_and_gives_them_back_fi
     for _ in range(30):
         step.update(1.0, 1.0, drift=0.3)
         seen.append(step.steps)
-    assert seen == sorted(seen) and set(seen) == set(range(2, 11))
+    assert seen == sorted(seen)
+    assert set(seen) == set(range(2, 11))
     assert seen[:5] == [2, 2, 3, 3, 3]  # 2·exp(0.1·k)
     assert step.size == size  # no wind-up: held, though the gap stays
     for _ in range(17):

@@ -9,7 +9,7 @@ from networks import hooks, mlp_pair, short, vectors
 
 from coopinit_plugin import warm_start
 
-NAMES = {"distance", "score_gap", "displacement", "step_size", "logit_real", "logit_refined"}
+NAMES = {"distance", "score_gap", "displacement", "step_size", "langevin_steps", "logit_real", "logit_refined"}
 
 
 class Recorder(GeneralTracker):
