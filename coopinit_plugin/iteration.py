@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import cached
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
@@ -78,7 +79,7 @@ def cooperate(
     def f(samples: Any) -> Tensor:
         return pair.score(samples, z, batch)
 
-    with frozen(pair.D):
+    with frozen(pair.D), cached():  # frozen weights are worked out once, not in every step
         if step.size is None:
             square = gradient_rms(f, g, settings.scale).square()
             if settings.average is not None:

@@ -118,7 +118,7 @@ def _drift(
 
 def _elements(samples: Sequence[Tensor]) -> int:
     """Numbers in one sample."""
-    return sum(leaf[0].numel() for leaf in samples)
+    return sum(leaf.numel() // len(leaf) for leaf in samples)
 
 
 def _length(gradients: tuple[Tensor, ...], scale: list[float]) -> Tensor:

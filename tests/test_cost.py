@@ -1,0 +1,152 @@
+"""What an iteration costs, counted instead of timed: forwards, operations, reads from the device, tensors alive."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+from networks import Z, conv_pair, hooks, images, mlp_pair, vectors
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin.adapter import Pair
+from coopinit_plugin.balance import step_size
+from coopinit_plugin.iteration import Settings, cooperate
+from coopinit_plugin.langevin import langevin
+from coopinit_plugin.modes import likelihood_mode
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: collections.Counter[str] = collections.Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.seen[str(operation)] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def operations(run) -> int:
+    with Operations() as counted:
+        run()
+    return counted.seen.total()
+
+
+@pytest.mark.parametrize(("cap", "most"), [(0.25, 4), (None, 2)])
+def test_a_step_costs_ds_gradient_one_noise_and_the_drift(cap, most):
+    """Noise and drift are two operations; the cap of the drift is a norm and a clamp more."""
+    D, x = conv_pair(norm=False)[1].requires_grad_(False), images(1, 8)[0]
+
+    def f(x):
+        return D(x).flatten(1).mean(1)
+
+    def chain(steps):
+        return operations(lambda: langevin(f, x, steps=steps, drift=1.0, noise=0.1, scale=[1.0], cap=cap))
+
+    inputs, ones = x.clone().requires_grad_(), torch.ones(8)
+    gradient = operations(lambda: torch.autograd.grad(f(inputs), inputs, ones))
+    assert chain(6) - chain(5) <= gradient + most
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_iteration_runs_g_once_and_d_once_a_step_and_twice_for_the_likelihood(steps, norm):
+    """With BatchNorm once more, without a gradient, for its running statistics."""
+    G, D = conv_pair(norm=norm)
+    likelihood_mode(D)
+    calls: collections.Counter[str] = collections.Counter()
+    G.register_forward_pre_hook(lambda *_: calls.update(["G"]))
+    D.register_forward_pre_hook(lambda *_: calls.update(["D" if torch.is_grad_enabled() else "D without gradient"]))
+    adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+    step, settings, pair = step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), Pair(G, D, hooks())
+    x = images(1, 8)[0]
+    cooperate(pair, x, torch.randn(8, Z), x, step, settings, *adams)  # the first one looks for the first step size, too
+    calls.clear()
+    cooperate(pair, x, torch.randn(8, Z), x, step, settings, *adams)
+    assert calls == {"G": 1, "D": steps + 2} | ({"D without gradient": 1} if norm else {})
+
+
+def test_an_iteration_reads_nothing_from_the_device_and_the_loop_reads_once(monkeypatch):
+    """A read makes the host wait for the device: one an iteration, of all statistics together.
+
+    Adam's own counters of steps are kept on the host, whatever the device.
+    """
+    reads: collections.Counter[str] = collections.Counter()
+
+    def counted(name):
+        plain = getattr(torch.Tensor, name)
+
+        def read(self, *args, **kwargs):
+            if "optim" not in sys._getframe(1).f_code.co_filename:
+                reads.update([name])
+            return plain(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+
+    for name in ("item", "tolist", "__float__", "__bool__", "__int__", "cpu", "numpy"):
+        counted(name)
+    counts = []
+
+    def callback(report):
+        counts.append(reads.total())
+
+    warm_start(
+        *mlp_pair(),
+        vectors(),
+        config=WarmStartConfig(iterations=20, handover="none"),
+        adapter=hooks(),
+        callback=callback,
+        progress=False,
+    )
+    assert [b - a for a, b in itertools.pairwise(counts[5:])] == [1] * 14
+
+
+def test_200_iterations_leave_no_more_tensors_alive_than_20():
+    alive = {}
+
+    def callback(report):
+        if report.iteration in (20, 200):
+            gc.collect()
+            alive[report.iteration] = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    config = WarmStartConfig(iterations=200, handover="none")
+    warm_start(*mlp_pair(), vectors(), config=config, adapter=hooks(), callback=callback, progress=False)
+    assert alive[200] <= alive[20] + 2 * 16  # projections of the samples that wait for the next reading
+
+
+def test_the_chain_under_spectral_norm_works_out_each_weight_once(monkeypatch):
+    D = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8)), nn.Tanh(), nn.Linear(8, 1))
+    worked_out = []
+    parametrization = D[0].parametrizations.weight[0]
+    plain = parametrization.forward
+    monkeypatch.setattr(parametrization, "forward", lambda weight: (worked_out.append(1), plain(weight))[1])
+    likelihood_mode(D)
+    G = mlp_pair()[0]
+    adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+    step, settings, pair = step_size("balanced", 7), Settings(0.06, 0.1, [1.0]), Pair(G, D, hooks())
+    step.size = 1.0
+    before = D[0].parametrizations.weight.original.clone()
+    cooperate(pair, vectors(1, 8)[0], torch.randn(8, Z), None, step, settings, *adams)
+    assert len(worked_out) == 1 + 2  # for the chain, for refined samples, for real ones
+    assert not torch.equal(D[0].parametrizations.weight.original, before)  # and it still learns
+
+
+def test_the_import_adds_little_to_torchs():
+    """What it adds is counted in modules, not in seconds: no framework beyond torch's own before it is needed."""
+    new = "import coopinit_plugin"
+    told = subprocess.run(
+        [sys.executable, "-c", f"import torch, sys; a = set(sys.modules); {new}; print(*set(sys.modules) - a)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    heavy = {"accelerate", "matplotlib", "PIL", "scipy", "pandas", "sklearn", "triton", "pydantic", "typer"}
+    assert not heavy & {name.partition(".")[0] for name in told.stdout.split()}
