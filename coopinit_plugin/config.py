@@ -19,8 +19,8 @@ class WarmStartConfig:
     Lengths are in units of σ, the standard deviation of the data.
 
     Args:
-        iterations: Cooperative iterations, or ``"auto"``: stop when the distance between generated and real
-            samples no longer falls.
+        iterations: Cooperative iterations, or ``"auto"``: stop when the sliced Wasserstein distance between generated
+            and real samples is down to 0.25 σ, or no longer falls.
         max_iterations: The most that ``"auto"`` may take.
         max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over's one or two
             come on top. ``None``: no such bound.
@@ -54,7 +54,7 @@ class WarmStartConfig:
     step_size: float | Literal["balanced"] = "balanced"
     noise: float | None = None
     lr_generator: float = 5e-4
-    lr_discriminator: float = 2e-3
+    lr_discriminator: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)
     averaging: float = 0.9
     energy_l2: float = 0.1

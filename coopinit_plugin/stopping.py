@@ -13,16 +13,17 @@ from coopinit_plugin.measures import SlicedWasserstein
 
 WINDOW = 1024  # samples in one reading of the distance
 SPAN = 4  # readings in each of the two spans that are compared
+CLOSE = 0.25  # σ; where the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # the newer span must lie this much below the older one
 WORSE = 1.25  # a span this much above the best one: the warm-up has gone wrong
 
 
 @dataclass
 class Plateau:
-    """Reads the distance between generated and real samples, and sees when it no longer falls.
+    """Reads the distance between generated and real samples, and sees when it is small or no longer falls.
 
     The samples are those the iterations draw anyway; a reading comes about every 1024 of them. One reading is noisy, so
-    the mean of the last four is compared with that of the four before.
+    the mean of the last four is compared with that of the four before; there is no verdict before these eight.
 
     Attributes:
         distance: What is read.
@@ -75,11 +76,13 @@ class Plateau:
 
     @property
     def verdict(self) -> str | None:
-        """``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
+        """``"close"``, ``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
         if len(self.readings) < 2 * SPAN:
             return None
         if self._span(0) > WORSE * self.best:
             return "worse"
+        if max(self.readings[-2:]) <= CLOSE:
+            return "close"
         return "plateau" if self._span(0) > (1 - PROGRESS) * self._span(1) else None
 
     def _span(self, back: int) -> float:

@@ -32,8 +32,8 @@ def first(found: list) -> int | None:
 
 
 def test_a_distance_that_falls_is_never_stopped():
-    assert first(verdicts([0.95**k for k in range(60)])) is None
-    assert first(verdicts([1 / (1 + k) for k in range(30)])) is None
+    assert first(verdicts([10 * 0.95**k for k in range(60)])) is None
+    assert first(verdicts([10 / (1 + k) for k in range(30)])) is None
 
 
 def test_a_distance_that_stays_is_stopped_as_soon_as_two_spans_are_there():
@@ -43,7 +43,7 @@ def test_a_distance_that_stays_is_stopped_as_soon_as_two_spans_are_there():
 
 
 def test_one_lucky_or_unlucky_reading_stops_nothing():
-    falling = [0.9**k for k in range(20)]
+    falling = [10 * 0.9**k for k in range(20)]
     for k in range(20):
         for factor in (0.5, 1.5):
             noisy = [value * (factor if index == k else 1) for index, value in enumerate(falling)]
@@ -51,8 +51,19 @@ def test_one_lucky_or_unlucky_reading_stops_nothing():
 
 
 def test_a_distance_that_levels_out_is_stopped_there():
-    readings = [max(0.8**k, 0.1) for k in range(40)]  # level from reading 11 on
+    readings = [max(5 * 0.8**k, 0.5) for k in range(40)]  # level from reading 11 on
     assert 11 <= first(verdicts(readings)) <= 11 + 2 * SPAN
+
+
+def test_a_small_distance_ends_it_but_not_before_two_spans():
+    assert (first(verdicts([0.2] * 20)), verdicts([0.2] * 20)[-1]) == (2 * SPAN, "close")
+    found = verdicts([0.5 * 0.95**k for k in range(40)])  # 0.244 at reading 15
+    assert (first(found), found[-1]) == (16, "close")
+
+
+def test_one_small_reading_is_not_yet_close():
+    falling = [0.9**k for k in range(12)]
+    assert verdicts([*falling[:10], 0.1, falling[11]])[-2:] == [None, None]
 
 
 def test_a_distance_that_rises_again_has_gone_wrong():
@@ -122,7 +133,7 @@ def test_a_plateau_ends_the_warm_up(scripted):
 
 
 def test_as_long_as_the_distance_falls_it_goes_on_to_the_most(scripted):
-    scripted([0.9**k for k in range(100)])
+    scripted([10 * 0.9**k for k in range(100)])
     _, _, result = run(max_iterations=20)
     assert (result.summary["stopped_by"], result.summary["iterations"]) == ("max_iterations", 20)
 
