@@ -21,6 +21,11 @@ from coopinit_plugin.report import check_data
 logger = logging.getLogger(__name__)
 
 SAMPLES = 1024  # real ones and generated ones
+UNKNOWN = (
+    "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
+    'it by one word, config=WarmStartConfig(handover="logistic") (or "hinge", "least_squares", "wasserstein", '
+    '"relativistic"), or give yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...).'
+)
 POSITIONS = 8  # of each sample's patch map or time series of scores
 
 
@@ -47,6 +52,8 @@ def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str
         scalable, shiftable = bool(heads.scaled), heads.shifted is not None
         moved = " and ".join(["scale"] * scalable + ["shift"] * shiftable)
         if kind == "unit":
+            if run.is_main:
+                logger.warning(UNKNOWN)
             affine = unit_scale(real, fake)
         elif kind == "wasserstein":
             affine = critic_scale(real, fake, run.gather(_gradient_norms(pair, x, z, batch)).flatten().cpu().double())

@@ -15,7 +15,19 @@ WINDOW = 1024  # samples in one reading of the distance
 SPAN = 4  # readings in each of the two spans that are compared
 CLOSE = 0.25  # σ; where the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # the newer span must lie this much below the older one
+FAR = 0.5  # σ; no warm-up of the study that ended farther from the data has helped
 WORSE = 1.25  # a span this much above the best one: the warm-up has gone wrong
+
+
+def concern(distance: float | None) -> str | None:
+    """What to tell the user of a warm-up that has ended at this distance, ``None`` where it went well."""
+    if distance is None or distance <= FAR:
+        return None
+    return (
+        f"The warm-up ended with generated samples still {distance:.2f} σ from the data; it may not help. If the "
+        "distance was falling, give it more: WarmStartConfig(max_iterations=1000). If it stood still (far-apart "
+        "modes, a strong D), give the chain more: WarmStartConfig(langevin_steps=20)."
+    )
 
 
 @dataclass

@@ -36,7 +36,7 @@ from coopinit_plugin.randomness import borrowed_randomness, loader_generators, s
 from coopinit_plugin.report import Statistics, StepReport, check_weights, spread
 from coopinit_plugin.result import CONFIG, WarmStart
 from coopinit_plugin.signals import Termination
-from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.stopping import Plateau, concern
 from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,8 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
         history, stopped_by = _iterate(pair, averaged, batches, generators, stage)
         averaged.hand_over()
+        if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(history[-1].distance)):
+            logger.warning(worry)
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
         handed_over = hand_over(dataclasses.replace(pair, precision=nullcontext), batches, config.handover, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])

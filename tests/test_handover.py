@@ -294,6 +294,14 @@ def test_hand_over_none_leaves_everything():
     assert (told["handover_scale"], told["handover_shift"]) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("given", "asked"), [({}, True), ({"handover": "hinge"}, False), ({"handover": "none"}, False)]
+)
+def test_a_loss_that_is_not_known_is_asked_for(given, asked, caplog):
+    warm_start(*mlp_pair(), vectors(), config=short(**given), adapter=hooks(), progress=False)
+    assert ('WarmStartConfig(handover="logistic")' in caplog.text) == asked
+
+
 def test_a_last_layer_that_admits_nothing_is_told(caplog):
     G, D = mlp_pair()
     D[2] = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(8, 1, bias=False))

@@ -155,6 +155,20 @@ def test_where_it_goes_wrong_the_best_moments_weights_are_given_back(scripted, c
     assert state_bits(G, D) == state_bits(best_g, best_d)
 
 
+@pytest.mark.parametrize(("distance", "worried"), [(0.3, False), (0.62, True)])
+def test_a_warm_up_that_ends_far_from_the_data_says_so_and_what_to_try(scripted, caplog, distance, worried):
+    scripted([distance] * 100)
+    assert run()[2].summary["stopped_by"] == "plateau"
+    assert ("still 0.62 σ from the data" in caplog.text) == worried
+    assert ("WarmStartConfig(langevin_steps=20)" in caplog.text) == worried
+
+
+def test_who_gave_the_number_of_iterations_is_not_told_that_they_are_few(scripted, caplog):
+    scripted([0.9] * 100)
+    run(iterations=4)
+    assert "from the data" not in caplog.text
+
+
 def test_small_batches_give_no_reading_in_a_short_warm_up():
     G, D = mlp_pair()
     told = warm_start(G, D, vectors(), config=short(), adapter=hooks(), progress=False).summary

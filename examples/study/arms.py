@@ -37,12 +37,15 @@ class Arm:
         return self.start in ("vae", "sliced")
 
 
-STILL = {"iterations": 1, "lr_generator": 1e-12, "lr_discriminator": 1e-12}  # weights as they are, then the hand-over
+# weights as they are, then the hand-over
+STILL = {"iterations": 1, "averaging": 0.0, "lr_generator": 1e-12, "lr_discriminator": 1e-12}
 
 ARMS = {
     "random": Arm(),
     "ours": Arm("warm"),
-    "fixed": Arm("warm", {"step_size": 0.1, "handover": "none", "iterations": 400}),
+    "fixed": Arm(
+        "warm", {"step_size": 0.1, "langevin_steps": 10, "averaging": 0.0, "handover": "none", "iterations": 400}
+    ),
     "vae": Arm("vae"),
     "sliced": Arm("sliced"),
     "handover-only": Arm("warm", STILL),
@@ -55,6 +58,7 @@ ABLATIONS = {
     "only-g": Arm("warm", keep="G"),
     "only-d": Arm("warm", keep="D"),
     "no-handover": Arm("warm", {"handover": "none"}),
+    "no-averaging": Arm("warm", {"averaging": 0.0}),
     "no-balance-0.1": Arm("warm", {"step_size": 0.1}),
     "no-balance-1": Arm("warm", {"step_size": 1.0, "noise": 0.06}),
     "no-l2": Arm("warm", {"energy_l2": 0.0}),

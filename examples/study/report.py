@@ -24,6 +24,7 @@ ARM_NAMES = {
     "only-g": "only G's warm weights",
     "only-d": "only D's warm weights",
     "no-handover": "no hand-over",
+    "no-averaging": "G's last weights",
     "no-balance-0.1": "fixed step 0.1",
     "no-balance-1": "fixed step 1, noise 0.06",
     "no-l2": "no energy L2",
