@@ -44,10 +44,19 @@ class SlicedWasserstein:
     @staticmethod
     def between(a: Tensor, b: Tensor) -> Tensor:
         """The distance between two sets of projections of equal size, in σ."""
-        return (a.sort(dim=0).values - b.sort(dim=0).values).square().mean().sqrt()
+        return (_sorted(a) - _sorted(b)).square().mean().sqrt()
 
     def _flat(self, x: Any) -> Tensor:
         leaves = tree_leaves(x)
         return torch.cat(
             [leaf.detach().float().flatten(1) / sigma for leaf, sigma in zip(leaves, self._scale, strict=True)], dim=1
         )
+
+
+def _sorted(projections: Tensor) -> Tensor:
+    """Each direction's projections in order, ``(directions, N)``."""
+    rows = projections.detach().t().clone(memory_format=torch.contiguous_format)
+    if rows.device.type != "cpu":
+        return rows.sort(dim=1).values
+    rows.numpy().sort(axis=1)  # in place, 1024 x 128 in 0.24 ms; torch's sort takes 5.9 ms there
+    return rows
