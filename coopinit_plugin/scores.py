@@ -211,7 +211,8 @@ class Sigmoids(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         self.taken.append(args[0].clone() if func.__name__ == "sigmoid_" else args[0])
         result = func(*args, **(kwargs or {}))
-        self.nodes.append(result.grad_fn)
+        # The node is for the look at D, which is before D is compiled; to ask for it would split the compiled graph.
+        self.nodes.append(None if torch.compiler.is_compiling() else result.grad_fn)
         return result
 
 

@@ -28,6 +28,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
 from coopinit_plugin.iteration import Settings, cooperate
+from coopinit_plugin.layout import lay_out
 from coopinit_plugin.measures import SlicedWasserstein
 from coopinit_plugin.memory import explained_memory
 from coopinit_plugin.modes import likelihood_mode, settle
@@ -153,8 +154,6 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         logger.info("How G and D are called:\n%s", pair.adapter)
         for warning in pair.adapter.warnings if run.is_main else ():
             logger.warning(warning)
-        if config.compile:
-            D.compile()
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
         history, stopped_by = _iterate(pair, averaged, batches, generators, stage)
@@ -198,6 +197,9 @@ def _iterate(
     seed_all(config.seed, run.index)  # from here on each process draws its own noise
     average = run.average if run.processes > 1 else None
     x, z, batch = pair.draw(batches.peek(), run.device)
+    lay_out(pair.D, lambda: pair.score(x, z, batch), x)
+    if config.compile:
+        pair.D.compile()
     settle(pair.D, lambda: pair.score(x, z, batch), average)
     scale = saved["scale"] if saved is not None else spread(x, run.gather)
     settings = Settings(config.noise_scale, config.energy_l2, scale, average=average)

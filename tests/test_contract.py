@@ -218,6 +218,35 @@ def test_config_compile_gives_the_same_weights(monkeypatch):
         assert torch.allclose(value, result.discriminator_state[key], atol=1e-5)
 
 
+def ending_in(last):
+    """D's of vectors that end in a sigmoid, seen by a hook (a module) or by a torch function mode (a function)."""
+    G, D = mlp_pair()
+    return G, nn.Sequential(*D, last)
+
+
+@pytest.mark.parametrize(
+    "last", [nn.Identity(), nn.Sigmoid(), Lambda(torch.sigmoid)], ids=["logit", "module", "function"]
+)
+def test_a_compiled_d_gives_the_same_score_as_a_plain_one(last, monkeypatch):
+    """Also where a sigmoid's input is taken by a hook made anew at each call: the graph has to run that one.
+
+    Three graphs, for D without a gradient, in the chain, and as it is trained: none is made again, none is split.
+    """
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: original(module, backend="aot_eager", fullgraph=True))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, compiled = (
+        warm_start(*ending_in(last), vectors(), config=short(iterations=12, compile=compile), progress=False)
+        for compile in (False, True)
+    )
+    assert compiled.summary["handover_moved"] == plain.summary["handover_moved"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    for key, value in plain.discriminator_state.items():
+        assert torch.allclose(value, compiled.discriminator_state[key], atol=1e-5)
+    assert [row.real for row in compiled.history] == pytest.approx([row.real for row in plain.history], abs=1e-5)
+
+
 def test_averaged_copies_get_gs_weights():
     G, D = mlp_pair()
     averaged = [copy.deepcopy(G).eval().requires_grad_(False), nn.DataParallel(copy.deepcopy(G))]
