@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from examples.dcgan.run import Run
+from examples.runs import Run
 
 matplotlib.use("Agg")  # draws into files, with or without a display
 
@@ -37,11 +37,12 @@ def save_grid(samples: Tensor, path: Path) -> None:
     plt.imsave(path, grid(samples, width=408, height=408))
 
 
-def save_story(runs: list[Run], path: Path) -> None:
-    """Real samples and those of each run side by side, and below them the scores against time."""
+def save_story(what: str, runs: list[Run], path: Path) -> None:
+    """Real samples and those of the first seed's runs side by side, and below them the scores of all against time."""
     task = runs[0].task
     panels = [("Real data", task.about, task.real(64), "black")]
-    for run in runs:
+    shown = [run for run in runs if run.seed == runs[0].seed]
+    for run in shown:
         (begun, first), (ended, last) = run.curve[0], run.curve[-1]
         if run.warm:
             panels.append((f"Right after the warm-up, {begun:.0f} s", task.tell(first), run.before, COLOURS[True]))
@@ -57,14 +58,9 @@ def save_story(runs: list[Run], path: Path) -> None:
     def place(left: int, top: int, w: int, h: int) -> Axes:
         return figure.add_axes((left / width, 1 - (top + h) / height, w / width, h / height))
 
-    heading = "The same DCGAN, {:.0f} seconds on one CPU core: random start against warm start"
-    write(
-        heading.format(ended) if len(runs) > 1 else "A DCGAN from a random start",
-        margin,
-        18,
-        fontsize=20,
-        weight="bold",
-    )
+    against = f"The same {what}, {ended:.0f} seconds on one CPU core: random start against warm start"
+    heading = against if len(shown) > 1 else f"{what} from a random start"
+    write(heading, margin, 18, fontsize=20, weight="bold")
     for index, (title, score, samples, colour) in enumerate(panels):
         left, picture = margin + index * wide, grid(samples)
         write(title, left, 72, fontsize=15, color=colour)
@@ -86,6 +82,9 @@ def draw_curves(axes: Axes, runs: list[Run]) -> None:
     for run in sorted(runs, key=lambda run: run.curve[-1][1]):
         colour = COLOURS[run.warm]
         seconds, scores = zip(*run.curve, strict=True)
+        if run.seed != runs[0].seed:  # further seeds, thin
+            axes.plot(seconds, scores, color=colour, linewidth=1, alpha=0.6)
+            continue
         axes.plot(seconds, scores, color=colour, linewidth=3, solid_capstyle="butt")
         label = max(scores[-1] / highest, label + 0.1)  # names of close curves stay apart
         words = {"transform": axes.transAxes, "va": "center", "fontsize": 15, "color": colour}
