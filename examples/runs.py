@@ -109,7 +109,8 @@ def compared(start: Callable[[int, bool], Run], options: argparse.Namespace, eve
             random.train(iterations=iterations, every=every)
         else:
             runs.append(start(seed, True).train(iterations=iterations, every=every))
-            random.train(seconds=runs[-1].seconds, every=every)
+            limit = {"iterations": iterations} if options.smoke else {"seconds": runs[-1].seconds}
+            random.train(**limit, every=every)
     return runs
 
 

@@ -49,3 +49,10 @@ def test_dcgan_without_enough_images(tmp_path):
     done = run("examples.dcgan", "--data", str(tmp_path))
     assert done.returncode == 2
     assert "0 images there, at least 64 are needed" in done.stderr
+
+
+def test_timeseries(tmp_path):
+    done = run("examples.timeseries", "--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "GAN, warm start" in done.stdout
+    assert pictures(tmp_path)["timeseries.png"][0] > 1000
