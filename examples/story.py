@@ -78,7 +78,7 @@ def save_story(
     def place(left: int, top: int, w: int, h: int) -> Axes:
         return figure.add_axes((left / width, 1 - (top + h) / height, w / width, h / height))
 
-    against = f"The same {what}, {ended:.0f} seconds on one CPU core: random against warm start"
+    against = f"The same {what}, {ended:.0f} s on one CPU core: random against warm start"
     heading = against if len(shown) > 1 else f"{what} from a random start"
     write(heading, margin, 18, fontsize=20, weight="bold")
     for index, (title, score, samples, colour) in enumerate(panels):
