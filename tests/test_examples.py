@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy
+from hub_server import Hub
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", *args]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -56,3 +57,36 @@ def test_timeseries(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "GAN, warm start" in done.stdout
     assert pictures(tmp_path)["timeseries.png"][0] > 1000
+
+
+def test_stylegan2(tmp_path):
+    done = run("examples.stylegan2", "--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Warm start" in done.stdout
+    assert pictures(tmp_path)["stylegan2.png"][0] > 1000
+
+
+def test_sngan_conditional(tmp_path):
+    done = run("examples.sngan_conditional", "--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Warm start" in done.stdout
+    assert pictures(tmp_path)["sngan_conditional.png"][0] > 1000
+
+
+def test_an_init_is_shared_and_started_from(tmp_path):
+    with Hub() as hub:
+        here = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": hub.token,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        shared = run("examples.share_init", "me/digits-init", "--private", "--smoke", **here)
+        assert shared.returncode == 0, shared.stderr
+        assert hub.repos["me/digits-init"].private
+        out = str(tmp_path / "out")
+        begun = run("examples.start_from_init", "me/digits-init", "--iterations", "5", "--out", out, **here)
+        assert begun.returncode == 0, begun.stderr
+        assert any("/resolve/main/generator.safetensors" in line for line in hub.log)
+    assert set(pictures(tmp_path / "out")) == {"start_from_init.png"}
