@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy
+import pytest
+from hub_server import Hub
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", *args]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -49,3 +52,30 @@ def test_dcgan_without_enough_images(tmp_path):
     done = run("examples.dcgan", "--data", str(tmp_path))
     assert done.returncode == 2
     assert "0 images there, at least 64 are needed" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["timeseries", "stylegan2", "sngan_conditional"])
+def test_both_starts_and_their_picture(name, tmp_path):
+    done = run(f"examples.{name}", "--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Random start +– +20 .*\n +0  Warm start +\d+ its, .* +20 ", done.stdout), done.stdout
+    assert {file: width > 1000 for file, (width, _) in pictures(tmp_path).items()} == {f"{name}.png": True}
+
+
+def test_an_init_is_shared_and_started_from(tmp_path):
+    with Hub() as hub:
+        here = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": hub.token,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        shared = run("examples.share_init", "me/digits-init", "--private", "--smoke", **here)
+        assert shared.returncode == 0, shared.stderr
+        assert hub.repos["me/digits-init"].private
+        out = str(tmp_path / "out")
+        begun = run("examples.start_from_init", "me/digits-init", "--iterations", "5", "--out", out, **here)
+        assert begun.returncode == 0, begun.stderr
+        assert any("/resolve/main/generator.safetensors" in line for line in hub.log)
+    assert set(pictures(tmp_path / "out")) == {"start_from_init.png"}

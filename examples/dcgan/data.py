@@ -59,16 +59,21 @@ def digits_task(seed: int) -> Task:
 
 
 def folder_task(folder: Path) -> Task:
-    """The images in a folder; their sliced Wasserstein distance to the generated ones, in σ of the data."""
+    """The images in a folder."""
     dataset = ImageFolder(folder)
+    return distance_task(dataset, ImageFolder.SIZE, f"{len(dataset):,} images, 32×32")
+
+
+def distance_task(dataset: Dataset, size: int, about: str) -> Task:
+    """Images judged by the sliced Wasserstein distance of generated ones to them, in σ of the data."""
     task = Task(
         dataset=dataset,
-        size=ImageFolder.SIZE,
+        size=size,
         samples=2048,
         measure=lambda samples: distance.between(distance.project(samples[: len(real)]), real),
         score="distance to the data (σ)",
         tell=lambda value: f"{value:.3f} σ from the data",
-        about=f"{len(dataset):,} images, 32×32",
+        about=about,
     )
     images = task.real(task.samples)
     distance = SlicedWasserstein(images, [float(images.std())])

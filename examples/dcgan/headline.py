@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from examples.dcgan.data import digits_task
-from examples.dcgan.run import Run
+from examples.dcgan.run import start as start_of
 from examples.digits import coverage
 
 FILE = Path(__file__).with_name("headline.csv")
@@ -46,7 +46,7 @@ def once(seed: int, start: str, seconds: float | None = None) -> dict[str, str]:
     for row in rows():
         if (row["seed"], row["start"]) == (str(seed), start):
             return row
-    run = Run(digits_task(seed), seed, warm=start == "warm")
+    run = start_of(digits_task(seed), seed, warm=start == "warm")
     run.train(iterations=ITERATIONS if seconds is None else None, seconds=seconds, every=10**9)
     (warmed, modes), (ended, _) = run.curve
     modes_at_end, reverse_kl = coverage(run.after)

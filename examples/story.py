@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from examples.dcgan.run import Run
+from examples.runs import Run
 
 matplotlib.use("Agg")  # draws into files, with or without a display
 
@@ -37,11 +38,31 @@ def save_grid(samples: Tensor, path: Path) -> None:
     plt.imsave(path, grid(samples, width=408, height=408))
 
 
-def save_story(runs: list[Run], path: Path) -> None:
-    """Real samples and those of each run side by side, and below them the scores against time."""
+def show_images(axes: Axes, samples: Tensor) -> None:
+    axes.imshow(grid(samples), interpolation="nearest", extent=(0, 1, 0, 1), aspect="auto")
+    axes.axis("off")
+
+
+def save_story(
+    what: str,
+    runs: list[Run],
+    path: Path,
+    show: Callable[[Axes, Tensor], None] = show_images,
+    beside: Callable[[Axes], None] | None = None,
+) -> None:
+    """Real samples and those of the first seed's runs side by side, and below them the scores of all against time.
+
+    Args:
+        what: The network's name.
+        runs: In the order in which they were compared.
+        path: The PNG.
+        show: Draws samples.
+        beside: Draws what stands beside the curves.
+    """
     task = runs[0].task
-    panels = [("Real data", task.about, task.real(64), "black")]
-    for run in runs:
+    panels = [("Real data", task.about, task.real(80), "black")]
+    shown = [run for run in runs if run.seed == runs[0].seed]
+    for run in shown:
         (begun, first), (ended, last) = run.curve[0], run.curve[-1]
         if run.warm:
             panels.append((f"Right after the warm-up, {begun:.0f} s", task.tell(first), run.before, COLOURS[True]))
@@ -57,22 +78,18 @@ def save_story(runs: list[Run], path: Path) -> None:
     def place(left: int, top: int, w: int, h: int) -> Axes:
         return figure.add_axes((left / width, 1 - (top + h) / height, w / width, h / height))
 
-    heading = "The same DCGAN, {:.0f} seconds on one CPU core: random start against warm start"
-    write(
-        heading.format(ended) if len(runs) > 1 else "A DCGAN from a random start",
-        margin,
-        18,
-        fontsize=20,
-        weight="bold",
-    )
+    against = f"The same {what}, {ended:.0f} s on one CPU core: random against warm start"
+    heading = against if len(shown) > 1 else f"{what} from a random start"
+    write(heading, margin, 18, fontsize=20, weight="bold")
     for index, (title, score, samples, colour) in enumerate(panels):
-        left, picture = margin + index * wide, grid(samples)
+        left = margin + index * wide
         write(title, left, 72, fontsize=15, color=colour)
         write(score, left, 96, fontsize=15, color=colour, weight="bold" if index else "normal")
-        axes = place(left, head, picture.shape[1], picture.shape[0])
-        axes.imshow(picture, interpolation="nearest")
-        axes.axis("off")
-    draw_curves(place(86, head + high + 10, width - 86 - 185, curves - 70), runs)
+        show(place(left, head, 303, 252), samples)
+    aside = 0 if beside is None else 2 * wide - 100
+    draw_curves(place(86, head + high + 10, width - 86 - 185 - aside, curves - 70), runs)
+    if beside is not None:
+        beside(place(width - aside + 130, head + high + 10, aside - 160, curves - 70))
     figure.savefig(path)
     plt.close(figure)
 
@@ -80,12 +97,15 @@ def save_story(runs: list[Run], path: Path) -> None:
 def draw_curves(axes: Axes, runs: list[Run]) -> None:
     """The score of each run against its seconds, the warm-up shaded."""
     highest = 1.05 * max(score for run in runs for _, score in run.curve)
-    axes.set_xlim(0, max(run.seconds for run in runs))
+    axes.set_xlim(0, max(run.seconds for run in runs if run.seed == runs[0].seed))
     axes.set_ylim(0, highest)
     label = -1.0
     for run in sorted(runs, key=lambda run: run.curve[-1][1]):
         colour = COLOURS[run.warm]
         seconds, scores = zip(*run.curve, strict=True)
+        if run.seed != runs[0].seed:  # further seeds, thin
+            axes.plot(seconds, scores, color=colour, linewidth=1, alpha=0.6)
+            continue
         axes.plot(seconds, scores, color=colour, linewidth=3, solid_capstyle="butt")
         label = max(scores[-1] / highest, label + 0.1)  # names of close curves stay apart
         words = {"transform": axes.transAxes, "va": "center", "fontsize": 15, "color": colour}
@@ -93,7 +113,8 @@ def draw_curves(axes: Axes, runs: list[Run]) -> None:
         if run.warm:
             axes.plot(seconds[0], scores[0], "o", color=colour, markersize=9, clip_on=False)
             axes.axvspan(0, seconds[0], color=colour, alpha=0.12, linewidth=0)
-            axes.text(seconds[0] / run.seconds / 2, 0.5, "warm-up", ha="center", **words)
+            share = seconds[0] / run.seconds
+            axes.text(share / 2, 0.5, "warm-up", ha="center", rotation=90 if share < 0.2 else 0, **words)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("seconds of training, the warm-up included", fontsize=13)
     axes.set_ylabel(runs[0].task.score, fontsize=13)

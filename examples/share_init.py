@@ -1,0 +1,33 @@
+"""Warm up once for others to start from: ``hf auth login``, then ``python -m examples.share_init user/digits-init``.
+
+The networks are those of ``examples/sngan_conditional``. Weights, card and picture go to the Hub in one commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from torch.utils.data import DataLoader
+
+import coopinit_plugin
+from examples.sngan_conditional.digits import Digits
+from examples.sngan_conditional.networks import pair
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m examples.share_init", description=__doc__)
+    parser.add_argument("repo_id", help="where the init goes, user/name; made where it does not exist")
+    parser.add_argument("--private", action="store_true", help="make the repository private")
+    parser.add_argument("--smoke", action="store_true", help="20 iterations: only to see that it runs")
+    options = parser.parse_args()
+
+    netG, netD = pair(seed=0)
+    loader = DataLoader(Digits().dataset, 64, shuffle=True, drop_last=True)
+    config = coopinit_plugin.WarmStartConfig(handover="hinge", iterations=20 if options.smoke else "auto")
+    result = coopinit_plugin.warm_start(netG, netD, loader, config=config)
+    result.push_to_hub(options.repo_id, private=options.private, model_card_kwargs={"license": "cc-by-4.0"})
+    print(f"Pushed. Start from it: python -m examples.start_from_init {options.repo_id}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""A small StyleGAN2 on patches of photographs, from both starts: ``python -m examples.stylegan2``."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from examples.dcgan.data import Task, distance_task, folder_task
+from examples.digits import StackedDigits
+from examples.runs import Run, compared, parser, report
+from examples.story import save_story
+from examples.study.tasks import photograph_patches
+from examples.stylegan2.model import Discriminator, Generator
+from examples.stylegan2.train import train
+
+BATCH = 16
+
+
+def main() -> None:
+    known = parser("stylegan2", __doc__.split(":")[0], iterations=600)
+    known.add_argument("--data", type=Path, metavar="FOLDER", help="images to learn (default: patches of photographs)")
+    known.add_argument("--digits", action="store_true", help="learn stacked digits, 8×8")
+    options = known.parse_args()
+    try:
+        task = folder_task(options.data) if options.data else digits_task() if options.digits else patches_task()
+    except ValueError as error:
+        known.error(f"--data {error}")
+
+    def start(seed: int, warm: bool) -> Run:
+        torch.manual_seed(seed)
+        channels = 8 if options.smoke else 32
+        generator, discriminator = Generator(task.size, channels=channels), Discriminator(task.size, channels)
+        g_ema = copy.deepcopy(generator).eval()
+        loader = DataLoader(task.dataset, BATCH, shuffle=True, drop_last=True)
+        return Run(
+            task,
+            seed,
+            warm,
+            loop=lambda going: train(generator, discriminator, g_ema, loader, BATCH, going, warm_start=warm),
+            sample=lambda: sample(g_ema, task.samples),
+        )
+
+    runs = compared(start, options)
+    report(runs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "stylegan2.png"
+    save_story("small StyleGAN2", runs, path)
+    print(f"Picture: {path}")
+
+
+def patches_task() -> Task:
+    """20,000 patches 16×16 of scikit-learn's two photographs."""
+    patches = photograph_patches().data
+    return distance_task(TensorDataset(patches, torch.zeros(len(patches))), 16, "patches of 2 photographs")
+
+
+def digits_task() -> Task:
+    """Three handwritten digits in three channels; judged by distance, for noise covers hundreds of the modes, too."""
+    return distance_task(StackedDigits(), 8, "3 digits as red, green, blue")
+
+
+@torch.no_grad()
+def sample(g_ema: Generator, n: int) -> Tensor:
+    """`n` images of the averaged generator, always from the same latents and the same noise."""
+    z = torch.randn(n, g_ema.style_dim, generator=torch.Generator().manual_seed(0))
+    return torch.cat([g_ema([part], randomize_noise=False)[0] for part in z.split(512)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A GAN makes up defects to train a detector with, from both starts: ``python -m examples.timeseries``."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from examples.runs import Run, compared, parser, report
+from examples.story import COLOURS, save_story
+from examples.timeseries.detection import STEPS, Machine
+from examples.timeseries.networks import Discriminator, Generator
+from examples.timeseries.train import train
+
+CHANNELS = "#0b7285", "#5f3dc4", "#2b8a3e"
+
+
+def main() -> None:
+    known = parser("timeseries", __doc__.split(":")[0], iterations=2000)
+    known.add_argument("--defects", type=int, default=40, metavar="N", help="recordings of defects (default: 40)")
+    known.add_argument("--batch-norm", action="store_true", help="BatchNorm in D")
+    options = known.parse_args()
+
+    def start(seed: int, warm: bool) -> Run:
+        torch.manual_seed(seed)
+        width = 8 if options.smoke else 32
+        G, D = Generator(width=width), Discriminator(width, options.batch_norm)
+        task = Machine(seed, options.defects)
+        loader = DataLoader(TensorDataset(task.few), 64, shuffle=True, drop_last=True)
+        return Run(
+            task,
+            seed,
+            warm,
+            loop=lambda keep_going: train(G, D, loader, keep_going, warm_start=warm),
+            sample=lambda: sample(G, 2000),
+        )
+
+    runs = compared(start, options, every=100)
+    report(runs)
+    found = detected(runs, steps=20 if options.smoke else STEPS)
+    print(f"\nAverage precision of a detector trained with {options.defects} defects and")
+    for name, values in found.items():
+        print(f"{name:<28}  median {median(values):.3f}   {'  '.join(f'{value:.3f}' for value in values)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "timeseries.png"
+    save_story("1-D DCGAN", runs, path, show=show_signals, beside=lambda axes: draw_precision(axes, found))
+    print(f"\nPicture: {path}")
+
+
+@torch.no_grad()
+def sample(G: nn.Module, n: int) -> Tensor:
+    """`n` windows, always from the same latents, G in evaluation mode."""
+    G.eval()
+    samples = G(torch.randn(n, G.nz, generator=torch.Generator().manual_seed(0)))
+    G.train()
+    return samples
+
+
+def detected(runs: list[Run], steps: int) -> dict[str, list[float]]:
+    """The detector's average precision for each way to come by more defects, a number a seed."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        ways = {f"GAN, {run.name.lower()}": run.task.half_made_up(run.after)}
+        if not run.warm:
+            ways = {"nothing else": run.task.known, "jitter": run.task.jittered, **ways}
+        for name, way in ways.items():
+            found.setdefault(name, []).append(run.task.average_precision(way, steps))
+    found["2000 real defects"] = [runs[0].task.average_precision(runs[0].task.plenty, steps)]
+    return found
+
+
+def show_signals(axes: Axes, samples: Tensor) -> None:
+    """Six windows, their three channels over one another."""
+    for index, window in enumerate(samples[:6]):
+        left, top = index % 2 * 1.08, -(index // 2) * 9.0
+        for channel, (values, colour) in enumerate(zip(window, CHANNELS, strict=True)):
+            steps = torch.linspace(0, 1, len(values)) + left
+            axes.plot(steps, values + top - 2.6 * channel, color=colour, linewidth=1.2)
+    axes.set_ylim(-26, 3)
+    axes.set_xlim(0, 2.08)
+    axes.axis("off")
+
+
+def draw_precision(axes: Axes, found: dict[str, list[float]]) -> None:
+    """A row for each way, a dot for each seed, a line at the median."""
+    for row, (name, values) in enumerate(reversed(found.items())):
+        colour = COLOURS[name.endswith("warm start")]
+        axes.plot([median(values)] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=4)
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=8, alpha=0.6)
+    axes.set_yticks(range(len(found)), list(found)[::-1], fontsize=13)
+    axes.set_xlabel("detector's average precision", fontsize=13)
+    axes.tick_params(labelsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
+
+
+if __name__ == "__main__":
+    main()
