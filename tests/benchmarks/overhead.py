@@ -1,0 +1,80 @@
+"""What `warm_start` costs beside its iterations: ``python -m tests.benchmarks.overhead``.
+
+A DCGAN of 64×64 images, 200 iterations: the seconds of the call, of its loop and of what the loop does beside
+`cooperate`, and the seconds that ``import coopinit_plugin`` takes after ``import torch``. All on the CPU, in the
+process's own CPU time, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from accelerate import Accelerator
+
+from coopinit_plugin import WarmStartConfig, warm_start, warmup
+from tests.benchmarks.networks import CASES
+from tests.benchmarks.report import here
+
+IMPORT = """
+import time, torch
+began = time.process_time()
+import coopinit_plugin
+print(time.process_time() - began)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Cost of a warm-up beside its iterations.")
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--case", default="DCGAN 64²", choices=list(CASES))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    clock, inside = time.process_time, []
+    plain = warmup.cooperate
+
+    def timed(*given):
+        began = clock()
+        outcome = plain(*given)
+        inside.append((began, clock()))
+        return outcome
+
+    warmup.cooperate = timed
+    case = CASES[asked.case]
+    G, D = case.pair()
+    loader = [case.data()[0] for _ in range(16)]
+    config = WarmStartConfig(iterations=asked.iterations, langevin_steps=5)
+    began = clock()
+    warm_start(G, D, loader, config=config, accelerator=Accelerator(cpu=True), progress=False)
+    total = clock() - began
+    once = statistics.median(end - start for start, end in inside)
+    iterations = sum(end - start for start, end in inside)
+    before, after = inside[0][0] - began, began + total - inside[-1][1]
+    between = total - iterations - before - after
+    imports = [
+        float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    print("| part of the call | seconds | iterations' time |\n|---|---|---|")
+    parts = {
+        "`cooperate`, all": iterations,
+        "before the first": before,
+        "between them": between,
+        "after the last": after,
+    }
+    for name, spent in parts.items():
+        print(f"| {name} | {spent:.2f} | {spent / once:.2f} |")
+    share = (total - iterations) / iterations
+    print(
+        f"\nBeside the {asked.iterations} iterations: {(total - iterations) / once:.2f} iterations' time, {share:.1%}."
+    )
+    print(f"`import coopinit_plugin` after `import torch`: {statistics.median(imports):.2f} s of CPU time.")
+    print(f"{asked.case}, K = 5. {here()}")
+
+
+if __name__ == "__main__":
+    main()
