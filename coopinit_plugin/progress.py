@@ -52,9 +52,10 @@ class Progress:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Every parameter and buffer of G and D, and G's averaged ones, themselves."""
+        """All that is handed over, the live tensors: D's, and of G the means in the place of what they are means of."""
+        averaged = {id(tensor) for tensor in self.averaged.live}
         live = [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
-        return live + self.averaged.tensors
+        return [tensor for tensor in live if id(tensor) not in averaged] + self.averaged.tensors
 
     def remember(self) -> None:
         """Take this moment for the best."""
