@@ -1,10 +1,10 @@
-"""One cooperative iteration in several hands: the least there could be, the library's, a plain script's."""
+"""One cooperative iteration in several hands, the least that it could be, and the adversarial step that it precedes."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, softplus
 
 from coopinit_plugin import Adapter
 from coopinit_plugin.adapter import Pair
@@ -72,6 +72,24 @@ class Library(Contender):
         outcome = cooperate(self.pair, self.x, self.z, self.x, *given)
         self.averaged.update(2)
         outcome.statistics.tolist()
+
+
+class Adversarial(Contender):
+    """One step of D, one of G, as the DCGAN example of torch has them: the samples are made once."""
+
+    def __init__(self, *given) -> None:
+        super().__init__(*given)
+        self.D.train()
+
+    def __call__(self) -> None:
+        self.adam_d.zero_grad()
+        softplus(-self.D(self.x)).mean().backward()
+        fake = self.G(self.z)
+        softplus(self.D(fake.detach())).mean().backward()
+        self.adam_d.step()
+        self.adam_g.zero_grad()
+        softplus(-self.D(fake)).mean().backward()
+        self.adam_g.step()
 
 
 class PlainScript(Contender):

@@ -120,7 +120,7 @@ class StyleD(nn.Module):
         return self.ends(leaky_relu(self.last(torch.cat([x, spread], 1)), 0.2)).flatten()
 
 
-def style_pair(size: int = 64, width: int = 64) -> tuple[nn.Module, nn.Module]:
+def style_pair(size: int = 64, width: int = 32) -> tuple[nn.Module, nn.Module]:
     return StyleG(size, width), StyleD(size, width)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks.iterations import DEVICE, Floor, Library, PlainScript
+from tests.benchmarks.iterations import DEVICE, Adversarial, Floor, Library, PlainScript
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.peers import peers
 from tests.benchmarks.report import here
@@ -45,7 +45,8 @@ def told(ratios: list[float]) -> str:
 
 def measure(name: str, steps: int, rounds: int, folder: Path | None) -> dict[str, list[float] | None]:
     """Seconds of each contender, one number a round; nothing for a peer that is not there."""
-    made = {"floor": Floor, "library": Library, "plain script": PlainScript, **peers(folder)}
+    made = {"floor": Floor, "library": Library, "plain script": PlainScript, "adversarial step": Adversarial}
+    made |= peers(folder)
     runs = {who: make(CASES[name], steps) for who, make in made.items() if make is not None}
     times = 20 if CASES[name].size <= 8 else 1
     found: dict[str, list[float] | None] = {who: [] if who in runs else None for who in made}
@@ -68,6 +69,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     head = ["floor, ms", "library / floor", "plain script / floor", "library / plain script"]
+    head += ["library / adversarial step"]
     head += [f"library / {who}" for who in peers(None)]
     print("| pair | K | " + " | ".join(head) + " |\n" + "|---" * (len(head) + 2) + "|", flush=True)
     for name in asked.cases:
@@ -81,6 +83,7 @@ def main() -> None:
 
             row = [f"{1e3 * statistics.median(found['floor']):.3g}", ratio("library", "floor")]
             row += [ratio("plain script", "floor"), ratio("library", "plain script")]
+            row += [ratio("library", "adversarial step")]
             row += [ratio("library", who) for who in peers(None)]
             print(f"| {name} | {steps} | " + " | ".join(row) + " |", flush=True)
     print(f"\nMedians (quartiles) of {asked.rounds} rounds. {here()}")
