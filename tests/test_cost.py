@@ -14,12 +14,13 @@ from networks import Z, conv_pair, hooks, images, mlp_pair, vectors
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin import Adapter, WarmStartConfig, warm_start
 from coopinit_plugin.adapter import Pair
 from coopinit_plugin.balance import step_size
 from coopinit_plugin.iteration import Settings, cooperate
 from coopinit_plugin.langevin import langevin
 from coopinit_plugin.modes import likelihood_mode
+from coopinit_plugin.stopping import Plateau
 
 
 class Operations(TorchDispatchMode):
@@ -120,6 +121,104 @@ def test_200_iterations_leave_no_more_tensors_alive_than_20():
     config = WarmStartConfig(iterations=200, handover="none")
     warm_start(*mlp_pair(), vectors(), config=config, adapter=hooks(), callback=callback, progress=False)
     assert alive[200] <= alive[20] + 2 * 16  # projections of the samples that wait for the next reading
+
+
+class Held:
+    """What a graph has saved, counted as long as the graph lives."""
+
+    def __init__(self, saved: torch.Tensor, account: SavedBytes) -> None:
+        self.saved, self.account = saved, account
+        account.add(saved.numel())
+
+    def __del__(self) -> None:
+        self.account.add(-self.saved.numel())
+
+
+class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
+    """The most numbers that graphs hold for their backward passes at a time, weights apart."""
+
+    def __init__(self, *networks: nn.Module) -> None:
+        super().__init__(lambda saved: saved if id(saved) in weights else Held(saved, self), self.unpacked)
+        weights = {id(p) for net in networks for p in net.parameters()}
+        self.now = self.most = 0
+
+    @staticmethod
+    def unpacked(held: torch.Tensor | Held) -> torch.Tensor:
+        return held.saved if isinstance(held, Held) else held
+
+    def add(self, count: int) -> None:
+        self.now += count
+        self.most = max(self.most, self.now)
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_iteration_holds_no_more_for_its_backward_passes_than_an_adversarial_step(steps, norm):
+    """One D's graph at a time beside G's, however long the chain is, and less of it where D is frozen."""
+    x, z = images(1, 8)[0], torch.randn(8, Z)
+    G, D = conv_pair(norm=norm)
+    adversarial = SavedBytes(G, D)
+    with adversarial:
+        fake = G(z)
+        D(x).mean().backward()
+        D(fake.detach()).mean().backward()
+        D(fake).mean().backward()
+        del fake
+    G, D = conv_pair(norm=norm)
+    likelihood_mode(D)
+    adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
+    cooperative = SavedBytes(G, D)
+    with cooperative:
+        cooperate(Pair(G, D, hooks()), x, z, x, step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), *adams)
+    assert 0 < cooperative.most <= adversarial.most
+    assert cooperative.now == adversarial.now == 0
+
+
+@pytest.mark.parametrize(("iterations", "most"), [(6, 4.5), ("auto", 5.5)])
+def test_a_warm_up_holds_no_more_copies_of_the_weights_than_it_needs(iterations, most, monkeypatch):
+    """Both networks, their gradients, two Adams, G averaged; the best moment only where it may be gone back to."""
+    monkeypatch.setattr(Plateau, "at_best", property(lambda self: True, lambda self, value: None))
+    G, D = mlp_pair(hidden=20_000)
+    weights = sum(p.numel() for net in (G, D) for p in net.parameters())
+    G_share = sum(p.numel() for p in G.parameters()) / weights
+    held = []
+
+    def numbers() -> int:
+        tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+        tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()) // 4
+
+    gc.collect()
+    before = numbers()
+    config = WarmStartConfig(iterations=iterations, max_iterations=6, handover="none")
+    warm_start(
+        *(G, D),
+        vectors(size=8),
+        config=config,
+        adapter=hooks(),
+        callback=lambda report: held.append((numbers() - before) / weights),
+        progress=False,
+    )
+    assert held[-1] <= most - 0.5 + G_share + 0.2  # samples and their projections
+
+
+def test_few_passes_go_before_the_first_iteration_and_after_the_last():
+    """A look, a layout, running statistics; then the hand-over's thousand samples."""
+    G, D = conv_pair()
+    calls: collections.Counter[str] = collections.Counter()
+    for name, net in (("G", G), ("D", D)):
+        net.register_forward_pre_hook(lambda *_, name=name: calls.update([name]))  # its copy has it, too
+    seen = []
+
+    def callback(report):
+        seen.append(collections.Counter(calls))
+
+    config = WarmStartConfig(iterations=2, langevin_steps=1, handover="logistic")
+    adapter = Adapter(latent=hooks().latent)
+    warm_start(G, D, images(40), config=config, callback=callback, progress=False, adapter=adapter)
+    assert seen[0] <= collections.Counter(G=2 + 1, D=8 + 4)  # with the first iteration's
+    assert calls - seen[-1] <= collections.Counter(G=32 + 2, D=2 * 32 + 6)  # 1024 samples in batches of 32
 
 
 def test_the_chain_under_spectral_norm_works_out_each_weight_once(monkeypatch):
