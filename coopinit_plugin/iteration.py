@@ -98,13 +98,12 @@ def cooperate(
         )
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
-    adam_g.zero_grad(set_to_none=True)
     teaching = teaching_loss(g, refined, settings.scale)
     settings.backward(teaching)
     for_g = _gradients(adam_g)
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
-    adam_d.zero_grad(set_to_none=True)
+    adam_d.zero_grad()  # of layers that G shares with it
     f_refined = pair.score(refined, z, batch)
     settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
     f_real = pair.score(x, z, batch)
@@ -137,6 +136,7 @@ def _step(optimizer: Optimizer, gradients: dict[Tensor, Tensor | None]) -> None:
     for parameter, gradient in gradients.items():
         parameter.grad = gradient
     optimizer.step()
+    optimizer.zero_grad()  # so that the next chain has their memory
 
 
 def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:

@@ -1,23 +1,26 @@
 """Peak memory of the warm-up against the user's own adversarial step: ``python -m tests.benchmarks.memory``.
 
 Each number comes from a process of its own: the most memory that it held, less what it held once its networks were
-built and torch was warm. On the CPU (Linux) that is the process's resident memory, on a GPU what torch had allocated.
+built and torch was warm. On the CPU (Linux) that is the process's resident memory, where glibc gives back at once what
+torch frees; on a GPU what torch had allocated.
 
-What the loop of a warm-up holds beside the user's G and D, in units of the weights of both:
+What a warm-up holds between two iterations beside the user's G and D, in units of the weights of both:
 
-| G's and D's copies | their gradients | two Adams | G averaged | with "auto": best D and averaged G | in all |
-|---|---|---|---|---|---|
-| 1 | 1 | 2 | ½ | 1 | 4½ or 5½ |
+| G's and D's copies | two Adams | G averaged | with "auto": best D and averaged G | in all |
+|---|---|---|---|---|
+| 1 | 2 | ½ | 1 | 3½ or 4½ |
 
-The last column is counted, too: bytes of all tensors alive after an iteration, less the user's networks and data. When
-the loop is over, gradients, Adams and the best moment are gone before the result's CPU copy (1) is made, and with it
-the values that the user's networks go back to if the writing of the new ones is interrupted (1).
+The last column is counted, too: bytes of all tensors then alive, less the user's networks and data. Gradients (1) are
+held from each backward pass to the step of the optimizers. When the loop is over, Adams and the best moment are gone
+before the result's CPU copy (1) is made, and with it the values that the user's networks go back to if the writing of
+the new ones is interrupted (1).
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
 import resource
 import statistics
 import subprocess
@@ -115,13 +118,14 @@ def once(case: str, run: str, steps: int) -> tuple[float, float, float]:
 def apart(case: str, run: str, steps: int) -> list[float]:
     """What `once` says, in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.memory", "--steps", str(steps), "--once", case, run]
-    return [float(word) for word in subprocess.check_output(command, text=True).split()]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    return [float(word) for word in subprocess.check_output(command, text=True, env=environment).split()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Peak memory of a cooperative iteration.")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--once", nargs=2, metavar=("CASE", "RUN"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.once:

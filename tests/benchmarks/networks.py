@@ -127,6 +127,6 @@ def style_pair(size: int = 64, width: int = 32) -> tuple[nn.Module, nn.Module]:
 CASES = {
     "DCGAN 32²": Case(lambda: dcgan(32), 32, 32, (100, 1, 1)),
     "DCGAN 64²": Case(lambda: dcgan(64), 64, 32, (100, 1, 1)),
-    "StyleGAN2-like 64²": Case(style_pair, 64, 16, (64,)),
+    "StyleGAN2-like 64²": Case(style_pair, 64, 16, (32,)),
     "tiny 8²": Case(lambda: dcgan(8, width=4, z=8), 8, 8, (8, 1, 1)),
 }
