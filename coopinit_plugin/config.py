@@ -41,9 +41,10 @@ class WarmStartConfig:
             ``"wasserstein"`` (gradient penalty), ``"relativistic"``. ``"auto"`` takes the adapter's `d_loss`, else
             logistic where D ends in a sigmoid, else unit scale. ``"none"`` leaves D as the warm-up made it.
         seed: Seeds every random generator during the warm-up; their states are put back after it.
-        compile: Run D through ``torch.compile``. On a CPU that never paid: compiling took 5 to 20 seconds, after which
-            an iteration took 0.9 to 1 times as long on a DCGAN of 32×32 images, 1.4 times on a tiny pair
-            (``python -m tests.benchmarks.overhead --compile``). Not measured on GPUs.
+        compile: Run D through ``torch.compile``. On a CPU it did not pay: on a DCGAN of 32×32 images an iteration took
+            0.94 to 1.01 of its time without, and compiling 5 seconds (21 the first time), so that it breaks even after
+            450 iterations at best, or never (``python -m tests.benchmarks.overhead --case "DCGAN 32²" --compile``).
+            Not measured on GPUs.
 
     Raises:
         CoopInitError: for a value out of range or a field that does not exist.

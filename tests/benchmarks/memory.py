@@ -101,9 +101,9 @@ def peak() -> float:
 def once(case: str, run: str, steps: int) -> tuple[float, float, float]:
     """(Peak above networks and data in MB, weights of G and D in MB, what was held in units of the weights)."""
     torch.set_num_threads(1)
-    tiny = RUNS[run](CASES["tiny 8²"], 2)  # what is loaded at first use is on no one's account
-    tiny()
-    del tiny
+    warm = RUNS[run](CASES[case], 2)  # what is loaded at first use, code among it, is on no one's account
+    warm()
+    del warm
     made = RUNS[run](CASES[case], steps)
     gc.collect()
     forget_the_peak()
