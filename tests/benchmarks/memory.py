@@ -1,8 +1,8 @@
 """Peak memory of the warm-up against the user's own adversarial step: ``python -m tests.benchmarks.memory``.
 
-Each number comes from a process of its own: the most memory that it held, less what it held once its networks were
-built and torch was warm. On the CPU (Linux) that is the process's resident memory, where glibc gives back at once what
-torch frees; on a GPU what torch had allocated.
+On the CPU it is counted by torch's profiler, allocation by allocation, so that it is the same every time (the resident
+memory of a process depends on what the C library gives back, and on which code has been loaded); on a GPU it is what
+torch had allocated. Three iterations from networks that have just been built, which themselves do not count.
 
 What a warm-up holds between two iterations beside the user's G and D, in units of the weights of both:
 
@@ -20,14 +20,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
-import resource
-import statistics
-import subprocess
-import sys
-from pathlib import Path
+import itertools
+from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from coopinit_plugin import WarmStartConfig, warm_start
 from coopinit_plugin.report import StepReport
@@ -44,7 +41,9 @@ class WarmStart(Contender):
     alive = 0.0
 
     def __call__(self) -> None:
-        config = WarmStartConfig(iterations=self.iterations, langevin_steps=self.steps, max_iterations=3)
+        config = WarmStartConfig(
+            iterations=self.iterations, langevin_steps=self.steps, max_iterations=3, handover="none"
+        )
         warm_start(self.G, self.D, [self.x], config=config, callback=self.count, progress=False)
 
     def count(self, report: StepReport) -> None:
@@ -76,87 +75,48 @@ RUNS = {
 }
 
 
-def resident() -> float:
-    """Memory held now, MB."""
-    if DEVICE == "cuda":
-        return torch.cuda.memory_allocated() / 2**20
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-
-
-def forget_the_peak() -> None:
+def peak(run: Callable[[], None]) -> float:
+    """The most memory that `run` holds at a time beside what was held before, MB."""
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> float:
-    """The most memory held since, MB. Not ``ru_maxrss``: a process inherits its parent's."""
-    if DEVICE == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))) / 2**20
 
 
 def once(case: str, run: str, steps: int) -> tuple[float, float, float]:
     """(Peak above networks and data in MB, weights of G and D in MB, what was held in units of the weights)."""
-    torch.set_num_threads(1)
-    warm = RUNS[run](CASES[case], 2)  # what is loaded at first use, code among it, is on no one's account
-    warm()
-    del warm
     made = RUNS[run](CASES[case], steps)
-    gc.collect()
-    forget_the_peak()
-    before = resident()
-    for _ in range(3 if "warm_start" not in run else 1):
-        made()
+    times = 1 if isinstance(made, WarmStart) else 3
+
+    def several() -> None:
+        for _ in range(times):
+            made()
+
+    most = peak(several)
     weights = sum(p.numel() * p.element_size() for net in (made.G, made.D) for p in net.parameters()) / 2**20
     own = weights + sum(t.numel() * t.element_size() for t in (made.x, made.z)) / 2**20
-    return peak() - before, weights, max(getattr(made, "alive", 0.0) - own, 0.0) / weights
-
-
-def apart(case: str, run: str, steps: int) -> list[float]:
-    """What `once` says, in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.memory", "--steps", str(steps), "--once", case, run]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    return [float(word) for word in subprocess.check_output(command, text=True, env=environment).split()]
+    return most, weights, max(getattr(made, "alive", 0.0) - own, 0.0) / weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Peak memory of a cooperative iteration.")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--once", nargs=2, metavar=("CASE", "RUN"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.once:
-        print(*once(*asked.once, asked.steps))
-        return
+    torch.set_num_threads(1)
     print("| pair | weights, MB | adversarial step, MB | " + " | ".join(list(RUNS)[1:]) + " | copies held: 3, auto |")
     print("|---" * (len(RUNS) + 3) + "|")
     for case in [name for name in CASES if not name.startswith("tiny")]:
-        told: dict[str, list[float]] = {}
-        for run in RUNS:
-            command = [
-                sys.executable,
-                "-m",
-                "tests.benchmarks.memory",
-                "--steps",
-                str(asked.steps),
-                "--once",
-                case,
-                run,
-            ]
-            each = [
-                subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(asked.repeats)
-            ]
-            told[run] = [
-                statistics.median(column) for column in zip(*(map(float, out.split()) for out in each), strict=True)
-            ]
+        told = {run: once(case, run, asked.steps) for run in RUNS}
         base, weights = told["adversarial"][0], told["adversarial"][1]
         row = [f"{told[run][0] / base:.2f}" for run in list(RUNS)[1:]]
         held = ", ".join(f"{told[run][2]:.1f}" for run in RUNS if run.startswith("warm_start"))
         print(f"| {case} | {weights:.0f} | {base:.0f} | " + " | ".join(row) + f" | {held} |", flush=True)
-    print(f"\nK = {asked.steps}; medians of {asked.repeats} processes each, in units of the adversarial step. {here()}")
+    print(f"\nK = {asked.steps}; in units of the adversarial step. {here()}")
 
 
 if __name__ == "__main__":
