@@ -180,8 +180,7 @@ class Pair:
 
     def score(self, x: Any, z: Any, batch: Any) -> Tensor:
         """f(x), high on real, patch maps averaged."""
-        first = x if isinstance(x, Tensor) else tree_leaves(x)[0]
-        return per_sample(self.logits(x, z, batch), first.shape[0])
+        return per_sample(self.logits(x, z, batch), tree_leaves(x)[0].shape[0])
 
     def after_d_step(self) -> None:
         """What the user's loop does after each step of D."""
