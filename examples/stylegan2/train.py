@@ -1,4 +1,4 @@
-"""StyleGAN2's training loop as its users have it, and the three lines that give it a warm start."""
+"""StyleGAN2's training loop as its users have it, and the two lines that give it a warm start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import coopinit_plugin  # ← added, 1 of 3
+import coopinit_plugin  # ← added, 1 of 2
 
 LR, R1, PATH = 2e-3, 10.0, 2.0
 D_REG_EVERY, G_REG_EVERY = 16, 4
@@ -72,8 +72,7 @@ def train(
 
     result = None
     if warm_start:
-        loss = coopinit_plugin.Adapter(d_loss=d_logistic_loss)  # ← added, 2 of 3
-        result = coopinit_plugin.warm_start(generator, discriminator, loader, adapter=loss, ema=[g_ema])  # ← 3 of 3
+        result = coopinit_plugin.warm_start(generator, discriminator, loader, ema=[g_ema])  # ← added, 2 of 2
 
     mean_path_length, step = torch.tensor(0.0), 0
     while keep_going(step):
