@@ -15,7 +15,7 @@ WINDOW = 1024  # samples in one reading of the distance
 SPAN = 4  # readings in each of the two spans that are compared
 CLOSE = 0.25  # σ; where the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # the newer span must lie this much below the older one
-FAR = 0.5  # σ; no warm-up of the study that ended farther from the data has helped
+FAR = 0.5  # σ; a choice, not a measurement: twice CLOSE, where it is worth a word to the user
 WORSE = 1.25  # a span this much above the best one: the warm-up has gone wrong
 
 

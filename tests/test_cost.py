@@ -12,11 +12,13 @@ import pytest
 import torch
 from networks import Z, conv_pair, hooks, images, mlp_pair, vectors
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coopinit_plugin import Adapter, WarmStartConfig, warm_start
 from coopinit_plugin.adapter import Pair
 from coopinit_plugin.balance import step_size
+from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.iteration import Settings, cooperate
 from coopinit_plugin.langevin import langevin
 from coopinit_plugin.modes import likelihood_mode
@@ -237,6 +239,27 @@ def test_the_chain_under_spectral_norm_works_out_each_weight_once(monkeypatch):
     cooperate(pair, vectors(1, 8)[0], torch.randn(8, Z), None, step, settings, *adams)
     assert len(worked_out) == 1 + 2  # for the chain, for refined samples, for real ones
     assert not torch.equal(D[0].parametrizations.weight.original, before)  # and it still learns
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_the_chain_leaves_no_weight_in_torchs_cache(error):
+    """The cache is torch's, and global: what it kept of our frozen copy must not reach the user's networks."""
+    G, D = mlp_pair()
+    nn.utils.parametrizations.spectral_norm(D[0])
+    kept = []
+
+    def score(D, x, z, batch):
+        f = D(x)
+        if parametrize._cache:
+            kept.append(len(parametrize._cache))
+            raise error("in the chain")
+        return f
+
+    with pytest.raises((error, CoopInitError)):
+        warm_start(G, D, vectors(), config=WarmStartConfig(iterations=2), adapter=hooks(score=score), progress=False)
+    assert kept == [1]  # the error came while the cache was at work
+    assert not parametrize._cache
+    assert not parametrize._cache_enabled
 
 
 def test_the_import_adds_little_to_torchs():
