@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from examples import digits
-from examples.study import once, tasks
+from examples.study import cost, once, tasks
 from examples.study.__main__ import main
 from examples.study.fidelity import fidelity
 from examples.study.objectives import OBJECTIVES
@@ -108,20 +108,40 @@ def test_fidelity_sees_lost_modes_and_bad_samples():
     assert (far["precision"], far["recall"], far["density"], far["coverage"]) == (0.0, 0.0, 0.0, 0.0)
 
 
-def test_times_and_area_come_from_the_curve():
+def test_costs_and_area_come_from_the_curve():
     found = once.of_the_curve([(2.0, 0.0), (4.0, 800.0), (10.0, 1000.0)], 10.0, 1000)
-    assert float(found["seconds_to_half"]) == pytest.approx(3.25)
-    assert float(found["seconds_to_most"]) == pytest.approx(7.0)
+    assert float(found["cost_to_half"]) == pytest.approx(3.25, abs=0.05)
+    assert float(found["cost_to_most"]) == pytest.approx(7.0)
     assert float(found["area"]) == pytest.approx((2 * 0.4 + 6 * 0.9) / 10)
     assert found["collapsed"] == 0
     lost = once.of_the_curve([(0.0, 10.0), (10.0, 49.0)], 10.0, 1000)
     assert lost["collapsed"] == 1
-    assert "seconds_to_half" not in lost
+    assert "cost_to_half" not in lost
+
+
+def test_a_run_costs_cpu_time_in_its_own_iterations(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(cost.time, "process_time", lambda: clock[0])
+    spent = cost.Cost(iteration=0.5)
+    clock[0] = 10.0
+    assert spent.total == 20  # of the iterations that were timed before it began
+    spent.begin()
+    with spent.paused():
+        clock[0] = 100.0
+    for _ in range(4):
+        clock[0] += 1.0
+        spent.iterations += 1
+    assert (spent.seconds, spent.total, spent.at(0)) == (14.0, 14.0, 10.0)  # an iteration of this run takes a second
+    dear = cost.Cost(iteration=0.5, price=3.0)
+    dear.begin()
+    clock[0] += 2.0
+    dear.iterations = 2
+    assert dear.total == 6.0
 
 
 def test_a_run_that_diverges_is_a_row_and_a_collapse():
     plan = Plan("multimodal", Setting("grid100", "least_squares", lr=1e20), "random", 0)
-    row = once.once(plan, budget=5.0, start_seconds=0.0, scale=once.SCALES["quick"])
+    row = once.once(plan, start_cost=0.0, scale=once.SCALES["quick"])
     assert (row["status"], row["modes"], row["collapsed"]) == ("diverged", "0", 1)
 
 
@@ -132,7 +152,7 @@ def test_every_run_of_the_study_is_planned_once():
     assert len({plan.setting for plan in plans("grid")}) == 60
 
 
-def test_medians_pairs_and_times_that_were_never_reached():
+def test_medians_pairs_and_costs_that_were_never_reached():
     assert f"{Median.of([3.0, 1.0, 2.0]):.0f}" == "2 [1, 3]"
     assert f"{Median.of([1.0, math.inf, math.inf]):.0f}" == "never [1, never]"
     ours = [{"seed": str(seed), "modes": str(900 + seed)} for seed in range(5)]

@@ -20,7 +20,7 @@ class Arm:
     """A way to start, and to go on.
 
     Attributes:
-        start: ``"random"``, ``"warm"``, or a pretraining of G for the warm-up's seconds: ``"vae"``, ``"sliced"``.
+        start: ``"random"``, ``"warm"``, or a pretraining of G at the warm-up's cost: ``"vae"``, ``"sliced"``.
         changes: Of the library's default settings.
         keep: Whose warm weights are kept: ``"GD"``, ``"G"`` or ``"D"``.
         objective: The adversarial loss in place of the setting's own.
@@ -33,7 +33,7 @@ class Arm:
 
     @property
     def needs_ours(self) -> bool:
-        """Whether it takes as many seconds as the warm-up of the run "ours" did."""
+        """Whether it costs as much as the warm-up of the run "ours" did."""
         return self.start in ("vae", "sliced")
 
 

@@ -33,7 +33,7 @@ MODES = 1000
 
 
 def coverage(settings: Mapping[str, Mapping[str, list[Row]]], names: Mapping[str, str], path: Path) -> None:
-    """Median modes against seconds, a panel a setting, a line an arm, with the span of the middle half of the seeds."""
+    """Median modes against cost, a panel a setting, a line an arm, with the span of the middle half of the seeds."""
     columns = 3
     rows = -(-len(settings) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(12, 2.6 * rows + 0.6), sharey=True, squeeze=False)
@@ -51,7 +51,7 @@ def coverage(settings: Mapping[str, Mapping[str, list[Row]]], names: Mapping[str
         panel.set_ylabel("modes covered", fontsize=13)
     for column in range(columns):
         lowest = max((row for row in range(rows) if row * columns + column < len(settings)), default=0)
-        axes[lowest, column].set_xlabel("CPU seconds, the start included", fontsize=13)
+        axes[lowest, column].set_xlabel("cost in GAN iterations, the start included", fontsize=13)
     shown = [arm for arm in COLOURS if arm in lines]
     figure.legend(
         [lines[arm] for arm in shown],
@@ -67,13 +67,13 @@ def coverage(settings: Mapping[str, Mapping[str, list[Row]]], names: Mapping[str
 
 def _draw(panel: Axes, arm: str, rows: list[Row]) -> object:
     curves = [curve(row) for row in rows]
-    begun = float(np.median([seconds[0] for seconds, _ in curves]))
-    times = np.linspace(begun, float(np.median([seconds[-1] for seconds, _ in curves])), 100)
+    begun = float(np.median([costs[0] for costs, _ in curves]))
+    times = np.linspace(begun, float(np.median([costs[-1] for costs, _ in curves])), 100)
     scores = np.stack([np.interp(times, *one) for one in curves])
     low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75), axis=0)
     front = 3 if arm == "ours" else 2
     panel.fill_between(times, low, high, color=COLOURS[arm], alpha=0.15, linewidth=0)
-    if begun > 0.3:
+    if begun > 30:
         panel.plot(begun, middle[0], "o", color=COLOURS[arm], markersize=7, zorder=front)
     how = {"linewidth": 3 if front == 3 else 2, "linestyle": DASHES.get(arm, "-"), "zorder": front}
     return panel.plot(times, middle, color=COLOURS[arm], **how)[0]
@@ -104,13 +104,13 @@ def grid(
             panel.axhline(line - 0.5, color="white", linewidth=3)
     labels = [f"{objectives[objective]}, {norms[norm] or 'no norm'}" for objective, norm in down]
     axes[0].set_yticks(range(len(down)), labels, fontsize=12)
-    figure.suptitle("Modes at the end, of 1000, equal seconds", fontsize=13, x=0.62)
+    figure.suptitle("Modes at the end, of 1000, equal cost", fontsize=13, x=0.62)
     figure.tight_layout()
     _save(figure, path)
 
 
 def sensitivity(settings: Mapping[str, Mapping[str, list[Row]]], path: Path) -> None:
-    """A heat map a setting: Langevin steps across, iterations down, the seconds of the warm-up in small."""
+    """A heat map a setting: Langevin steps across, iterations down, the cost of the warm-up in small."""
     figure, axes = plt.subplots(1, len(settings), figsize=(5.2 * len(settings), 4.4), sharey=True, squeeze=False)
     for panel, (title, arms) in zip(axes.flat, settings.items(), strict=True):
         found = {tuple(map(int, arm.replace("its=", "").replace("K=", "").split())): rows for arm, rows in arms.items()}
@@ -120,14 +120,14 @@ def sensitivity(settings: Mapping[str, Mapping[str, list[Row]]], path: Path) -> 
         for (iterations, steps), rows in found.items():
             place = down.index(iterations), across.index(steps)
             values[place] = median(rows, "modes").value
-            texts[place[0]][place[1]] = f"{values[place]:.0f}\n{median(rows, 'warm_seconds').value:.1f} s"
+            texts[place[0]][place[1]] = f"{values[place]:.0f}\n{median(rows, 'warm_cost').value:.0f}"
         _heat(panel, values, texts)
         panel.set_title(title, fontsize=13)
         panel.set_xticks(range(len(across)), across)
         panel.set_yticks(range(len(down)), down)
         panel.set_xlabel("Langevin steps K", fontsize=11)
     axes[0, 0].set_ylabel("warm-up iterations", fontsize=11)
-    figure.suptitle("Modes at the end of the same budget, and the warm-up's seconds", fontsize=13)
+    figure.suptitle("Modes at the end of the same budget, and what the warm-up cost, in GAN iterations", fontsize=13)
     figure.tight_layout()
     _save(figure, path)
 

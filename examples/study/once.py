@@ -8,8 +8,6 @@ import hashlib
 import itertools
 import logging
 import math
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 import coopinit_plugin
 from coopinit_plugin import WarmStartConfig
 from examples.study.arms import ARMS, Arm, pretrain_as_vae, pretrain_by_sliced_distance, warm
+from examples.study.cost import Cost, seconds_apart
 from examples.study.objectives import OBJECTIVES, Objective
 from examples.study.plans import Plan, Setting
 from examples.study.tasks import TASKS, Task
@@ -34,8 +33,8 @@ class Scale:
     """How large the study is.
 
     Attributes:
-        iterations: The budget of a setting is the time of so many of its own adversarial iterations.
-        points: Of the curve, evenly over the budget.
+        iterations: The budget: the time of so many of the setting's own adversarial iterations.
+        points: Of the curve of a random start, evenly over the budget.
         samples: Of one measurement.
         width: Of the networks, as a share of the usual ones.
         most_warm_up: Iterations that no warm-up exceeds.
@@ -56,26 +55,6 @@ SCALES = {
 
 class Diverged(Exception):
     """A loss is not finite any more."""
-
-
-class Clock:
-    """CPU seconds of this process; stands still while paused."""
-
-    def __init__(self) -> None:
-        self._spent = 0.0
-        self._since: float | None = time.process_time()
-
-    @property
-    def seconds(self) -> float:
-        return self._spent + (0.0 if self._since is None else time.process_time() - self._since)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        self._spent, self._since = self.seconds, None
-        try:
-            yield
-        finally:
-            self._since = time.process_time()
 
 
 class Batches:
@@ -121,12 +100,20 @@ class Run:
         config = WarmStartConfig(iterations=1, handover=self.objective.word)
         with quiet(), suppress(Diverged, coopinit_plugin.CoopInitError):  # a run that fails shall fail on its clock
             coopinit_plugin.warm_start(G, D, self.loader, config=config, progress=False)
-            stage = self.adversarial(G, D)
+            stage = self.adversarial(G, D, self.objective)
             for _ in range(3):
                 next(stage)
         torch.manual_seed(seed)
 
-    def adversarial(self, G: nn.Module, D: nn.Module) -> Iterator[None]:
+    def cost(self, usual: Objective, seed: int) -> Cost:
+        """A clock for this run, in the time of iterations under the setting's usual loss."""
+        objectives = dict.fromkeys((self.objective, usual))
+        stages = [self.adversarial(*copy.deepcopy((self.G, self.D)), objective) for objective in objectives]
+        seconds = seconds_apart(stages, rounds=20, until=Diverged)
+        torch.manual_seed(seed)
+        return Cost(seconds[0], price=seconds[0] / seconds[-1])
+
+    def adversarial(self, G: nn.Module, D: nn.Module, objective: Objective) -> Iterator[None]:
         """The adversarial stage as everybody writes it; stops after each iteration."""
         adam_g = torch.optim.Adam(G.parameters(), lr=self.lr, betas=(0.5, 0.999))
         adam_d = torch.optim.Adam(D.parameters(), lr=self.lr, betas=(0.5, 0.999))
@@ -134,12 +121,12 @@ class Run:
             fake = G(torch.randn(len(real), *self.task.latent))
 
             adam_d.zero_grad()
-            loss_d = self.objective.d_loss(D, real, fake)
+            loss_d = objective.d_loss(D, real, fake)
             loss_d.backward()
             adam_d.step()
 
             adam_g.zero_grad()
-            loss_g = self.objective.g_loss(D, real, fake)
+            loss_g = objective.g_loss(D, real, fake)
             loss_g.backward()
             adam_g.step()
 
@@ -159,85 +146,69 @@ class Run:
         return samples
 
 
-def seconds_of_a_budget(setting: Setting, scale: Scale) -> float:
-    """CPU seconds of so many adversarial iterations: the median of ten stretches, times their number."""
-    run = Run(setting, OBJECTIVES[setting.objective], 0, scale)
-    stage = run.adversarial(run.G, run.D)
-    length = min(20, scale.iterations)
-    stretches = []
-    for _ in range(10):
-        began = time.process_time()
-        for _ in range(length):
-            next(stage)
-        stretches.append((time.process_time() - began) / length)
-    return statistics.median(stretches) * scale.iterations
-
-
-def once(plan: Plan, budget: float, start_seconds: float, scale: Scale) -> dict[str, object]:
+def once(plan: Plan, start_cost: float, scale: Scale) -> dict[str, object]:
     """The row of this run.
 
     Args:
         plan: Which run.
-        budget: CPU seconds for everything but measuring.
-        start_seconds: What a pretraining of G may take of them.
+        start_cost: What a pretraining of G may cost.
         scale: How large.
     """
-    arm = ARMS[plan.arm]
-    run = Run(plan.setting, OBJECTIVES[arm.objective or plan.setting.objective], plan.seed, scale)
+    arm, usual = ARMS[plan.arm], OBJECTIVES[plan.setting.objective]
+    objective = OBJECTIVES[arm.objective] if arm.objective else usual
+    run = Run(plan.setting, objective, plan.seed, scale)
     row: dict[str, object] = dict(zip(("setting", "arm", "seed"), plan.key, strict=True))
-    row |= {"status": "ok", "budget": f"{budget:.3f}", "library": library()}
-    curve: list[tuple[float, float]] = []
-    iterations, found = 0, dict[str, float]()
-    clock = Clock()
+    row |= {"status": "ok", "library": library()}
+    points: list[tuple[int, float]] = []  # adversarial iterations, score
+    found = dict[str, float]()
+    every = max(1, scale.iterations // scale.points)
+    cost = run.cost(usual, plan.seed)
 
     def measure() -> Tensor:
-        samples = run.samples()
-        found.update(run.task.measure(samples))
-        curve.append((clock.seconds, next(iter(found.values()))))
-        return samples
+        with cost.paused():
+            samples = run.samples()
+            found.update(run.task.measure(samples))
+            points.append((cost.iterations, next(iter(found.values()))))
+            return samples
 
     try:
-        row |= _start(arm, run, clock, start_seconds, plan.seed)
-        with clock.paused():
-            measure()
+        row |= _start(arm, run, cost, start_cost, plan.seed)
+        cost.begin()
+        measure()
         if arm.start != "random":
-            row |= {"warm_seconds": f"{curve[0][0]:.3f}", "warm_score": f"{curve[0][1]:g}"}
-        stage = run.adversarial(run.G, run.D)
-        step = budget / scale.points
-        due = (clock.seconds // step + 1) * step
-        while clock.seconds < budget:
+            row["warm_score"] = f"{points[0][1]:g}"
+        stage = run.adversarial(run.G, run.D, objective)
+        while cost.total < scale.iterations:
             next(stage)
-            iterations += 1
-            if due <= clock.seconds < budget:
-                due += step
-                with clock.paused():
-                    measure()
-        with clock.paused():
-            found |= run.task.finish(measure())
+            cost.iterations += 1
+            if cost.iterations % every == 0 and cost.total < scale.iterations:
+                measure()
+        found |= run.task.finish(measure())
     except (Diverged, coopinit_plugin.CoopInitError) as error:
         row["status"] = "diverged" if isinstance(error, Diverged) else " ".join(f"refused: {error}".split())[:200]
         found = {"modes": 0.0} if run.task.modes else {}
-        curve.append((clock.seconds, 0.0 if run.task.modes else math.nan))
-        row.setdefault("warm_seconds", f"{clock.seconds:.3f}" if arm.start != "random" and not iterations else "")
-    row |= {"seconds": f"{clock.seconds:.3f}", "iterations": iterations}
+        points.append((cost.iterations, 0.0 if run.task.modes else math.nan))
+    curve = [(cost.at(iterations), score) for iterations, score in points]
+    row |= {"seconds": f"{cost.seconds:.3f}", "iterations": cost.iterations}
+    if arm.start != "random":
+        row["warm_cost"] = f"{cost.at(0):.1f}"
     row |= {name: f"{value:.5g}" for name, value in found.items()}
     if run.task.modes:
-        row |= of_the_curve(curve, budget, run.task.modes)
+        row |= of_the_curve(curve, scale.iterations, run.task.modes)
     else:
         row["collapsed"] = int(found.get("coverage", 0.0) < COLLAPSED)
-    row["curve"] = " ".join(f"{seconds:.2f}:{score:.4g}" for seconds, score in curve)
+    row["curve"] = " ".join(f"{spent:.0f}:{score:.4g}" for spent, score in curve)
     return row
 
 
-def _start(arm: Arm, run: Run, clock: Clock, seconds: float, seed: int) -> dict[str, object]:
+def _start(arm: Arm, run: Run, cost: Cost, most: float, seed: int) -> dict[str, object]:
     """Bring G and D where the arm starts; what there is to tell of it."""
     if arm.start == "warm":
         changes = dict(arm.changes)
         if run.scale.most_warm_up is not None:
-            most = run.scale.most_warm_up
-            changes |= {"max_iterations": most}
+            changes |= {"max_iterations": run.scale.most_warm_up}
             if "iterations" in changes:
-                changes["iterations"] = min(changes["iterations"], most)
+                changes["iterations"] = min(changes["iterations"], run.scale.most_warm_up)
         config = WarmStartConfig(**{"handover": run.objective.word, "seed": seed, **changes})
         with quiet():
             summary = warm(arm, run.G, run.D, run.loader, config).summary
@@ -246,7 +217,7 @@ def _start(arm: Arm, run: Run, clock: Clock, seconds: float, seed: int) -> dict[
             "warm_stop": summary["stopped_by"],
             "warm_handover": f"{summary['handover']} {summary['handover_scale']:.3g} {summary['handover_shift']:.3g}",
         }
-    go_on = lambda: clock.seconds < seconds  # noqa: E731
+    go_on = lambda: cost.total < most  # noqa: E731
     if arm.start == "vae":
         encoder = run.task.pair("batch", run.scale.width, run.scale.width, False)[1]
         pretrain_as_vae(run.G, encoder, run.task.latent, run.loader.forever(), go_on)
@@ -256,19 +227,19 @@ def _start(arm: Arm, run: Run, clock: Clock, seconds: float, seed: int) -> dict[
 
 
 def of_the_curve(curve: list[tuple[float, float]], budget: float, modes: int) -> dict[str, object]:
-    """Times to 50 % and 90 % of the modes, the mean share of modes over the budget, whether it ends collapsed.
+    """Costs to 50 % and 90 % of the modes, the mean share of modes over the budget, whether it ends collapsed.
 
     Between two measurements the curve is a straight line; before the first one, at the end of the start, it is zero.
     """
     found: dict[str, object] = {"collapsed": int(curve[-1][1] < COLLAPSED * modes)}
-    for name, share in (("seconds_to_half", 0.5), ("seconds_to_most", 0.9)):
+    for name, share in (("cost_to_half", 0.5), ("cost_to_most", 0.9)):
         wanted = share * modes
         if curve[0][1] >= wanted:
-            found[name] = f"{curve[0][0]:.3f}"
+            found[name] = f"{curve[0][0]:.1f}"
             continue
         for (t0, y0), (t1, y1) in itertools.pairwise(curve):
             if y1 >= wanted:
-                found[name] = f"{t0 + (t1 - t0) * (wanted - y0) / (y1 - y0):.3f}"
+                found[name] = f"{t0 + (t1 - t0) * (wanted - y0) / (y1 - y0):.1f}"
                 break
     area = sum((t1 - t0) * (y0 + y1) / 2 for (t0, y0), (t1, y1) in itertools.pairwise(curve))
     area += max(0.0, budget - curve[-1][0]) * curve[-1][1]

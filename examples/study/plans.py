@@ -31,11 +31,6 @@ class Setting:
     def name(self) -> str:
         return f"{self.task}/{self.objective}/{self.norm}/lr{self.lr:g}/{'full' if self.d_width == 1 else 'quarter'}"
 
-    @property
-    def cost(self) -> str:
-        """What the cost of an iteration depends on: everything but the learning rate."""
-        return f"{self.task}/{self.objective}/{self.norm}/{'full' if self.d_width == 1 else 'quarter'}"
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -45,11 +45,11 @@ TASK_NAMES = {"digits": "", "patches": "", "series": "", "grid100": "grid in 2-D
 
 ENDS = (("modes", ".0f"), ("reverse_kl", ".2f"), ("quality", ".2f"), ("distance", ".2f"))
 COSTS = (
-    ("seconds_to_half", ".1f"),
-    ("seconds_to_most", ".1f"),
+    ("cost_to_half", ".0f"),
+    ("cost_to_most", ".0f"),
     ("area", ".2f"),
     ("warm_score", ".0f"),
-    ("warm_seconds", ".1f"),
+    ("warm_cost", ".0f"),
     ("iterations", ".0f"),
 )
 NEIGHBOURS = (
@@ -58,19 +58,19 @@ NEIGHBOURS = (
     ("recall", ".2f"),
     ("density", ".2f"),
     ("coverage", ".2f"),
-    ("warm_seconds", ".1f"),
+    ("warm_cost", ".0f"),
     ("iterations", ".0f"),
 )
-INTERVALS = ("modes", "distance", "seconds_to_most", "coverage")
+INTERVALS = ("modes", "distance", "cost_to_most", "coverage")
 COLUMN_NAMES = {
     "iterations": "GAN iterations",
     "reverse_kl": "reverse KL",
     "quality": "high quality",
     "distance": "distance, σ",
-    "seconds_to_half": "s to 50 %",
-    "seconds_to_most": "s to 90 %",
+    "cost_to_half": "cost to 50 %",
+    "cost_to_most": "cost to 90 %",
     "warm_score": "modes after start",
-    "warm_seconds": "start, s",
+    "warm_cost": "cost of start",
 }
 
 
@@ -85,7 +85,8 @@ def write(folder: Path, file: Path) -> None:
         "# Results",
         "Made by `python -m examples.study report` from the tables in `results/`; what was done is told in "
         "[README.md](README.md). Medians over seeds, in brackets their 95 % bootstrap intervals. A run has collapsed "
-        "when it ends under 5 % of the modes. Seconds are CPU seconds, the start's included.",
+        "when it ends under 5 % of the modes. Costs are CPU time in adversarial iterations of the setting, the start's "
+        "included; every run ends at 1200.",
     ]
     parts = {
         "headline": _headline,
@@ -149,7 +150,7 @@ def _headline(rows: list[Row], folder: Path) -> list[str]:
         "## Headline settings",
         "Stacked digits, 1000 modes; modes at the end, runs lost. D has no normalisation unless named.",
         markdown(["setting", *(ARM_NAMES[arm] for arm in shown)], overview),
-        "![Modes against seconds, a panel a setting](results/coverage.png)",
+        "![Modes against cost, a panel a setting](results/coverage.png)",
     ]
     for name, of_it in settings.items():
         text += [f"### {names[name]}", details(of_it, ENDS + COSTS, "modes")]
@@ -225,7 +226,7 @@ def _sensitivity(rows: list[Row], folder: Path) -> list[str]:
     )
     return [
         "## Iterations × Langevin steps",
-        "Modes at the end of the same budget, and the seconds that the warm-up took of it.",
+        "Modes at the end of the same budget, and the adversarial iterations that the warm-up cost.",
         "![Modes at the end over warm-up iterations and Langevin steps](results/sensitivity.png)",
     ]
 

@@ -41,8 +41,8 @@ class Median:
 
 
 def number(row: Row, column: str) -> float:
-    """A row's entry; a time without an entry was never reached, anything else is unknown."""
-    return float(row[column]) if row[column] else (math.inf if column.startswith("seconds_to") else math.nan)
+    """A row's entry; a cost without an entry was never reached, anything else is unknown."""
+    return float(row[column]) if row[column] else (math.inf if column.startswith("cost_to") else math.nan)
 
 
 def median(rows: Iterable[Row], column: str) -> Median:
@@ -75,6 +75,6 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Ro
 
 
 def curve(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """(Seconds, scores) of a run."""
+    """(Costs, scores) of a run."""
     points = [point.split(":") for point in row["curve"].split()]
     return np.array([float(t) for t, _ in points]), np.array([float(score) for _, score in points])

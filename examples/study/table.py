@@ -7,21 +7,19 @@ import io
 from pathlib import Path
 
 COLUMNS = (
-    *("setting", "arm", "seed", "status", "budget", "seconds", "iterations"),
-    *("warm_iterations", "warm_seconds", "warm_stop", "warm_score", "warm_handover"),
-    *("modes", "reverse_kl", "quality", "collapsed", "seconds_to_half", "seconds_to_most", "area"),
+    *("setting", "arm", "seed", "status", "seconds", "iterations"),
+    *("warm_iterations", "warm_cost", "warm_stop", "warm_score", "warm_handover"),
+    *("modes", "reverse_kl", "quality", "collapsed", "cost_to_half", "cost_to_most", "area"),
     *("distance", "precision", "recall", "density", "coverage"),
     *("library", "curve"),
 )
-BUDGET_COLUMNS = ("cost", "seconds")
 
 
 class Table:
     """A CSV file that several processes may append to."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...] = COLUMNS) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.columns = columns
 
     def rows(self) -> list[dict[str, str]]:
         if not self.path.exists():
@@ -34,10 +32,10 @@ class Table:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.path.open("x", encoding="utf-8") as file:
-                file.write(",".join(self.columns) + "\n")
+                file.write(",".join(COLUMNS) + "\n")
         except FileExistsError:
             pass
         line = io.StringIO()
-        csv.DictWriter(line, self.columns, lineterminator="\n", restval="").writerow(row)
+        csv.DictWriter(line, COLUMNS, lineterminator="\n", restval="").writerow(row)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             file.write(line.getvalue())

@@ -1,0 +1,73 @@
+"""What a run costs: CPU time, counted in adversarial iterations of its setting, whatever the machine does meanwhile."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+
+class Cost:
+    """The CPU time of this process, in units of the time that one adversarial iteration of the setting takes in it.
+
+    The unit is the run's own mean iteration, so that a machine that is slower today, or busy, tilts no comparison. A
+    run under another loss than the setting's pays for each of its iterations what it takes in those of the setting.
+
+    Attributes:
+        iterations: Adversarial iterations done.
+        price: Of one of them.
+    """
+
+    def __init__(self, iteration: float, price: float = 1.0) -> None:
+        """Args:
+        iteration: Seconds of one of the run's adversarial iterations, until it has done some.
+        price: Of one of them.
+        """
+        self.iterations, self.price = 0, price
+        self._iteration = iteration
+        self._start: float | None = None
+        self._spent = 0.0
+        self._since: float | None = time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """So far, pauses left out."""
+        return self._spent + (0.0 if self._since is None else time.process_time() - self._since)
+
+    @property
+    def total(self) -> float:
+        """So far."""
+        return self.at(self.iterations)
+
+    def at(self, iterations: int) -> float:
+        """When so many adversarial iterations were done."""
+        start = self.seconds if self._start is None else self._start
+        own = (self.seconds - start) / self.iterations if self.iterations else self._iteration
+        return (start / own + iterations) * self.price
+
+    def begin(self) -> None:
+        """The start is over, the adversarial stage begins."""
+        self._start = self.seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Measuring costs nothing."""
+        self._spent, self._since = self.seconds, None
+        try:
+            yield
+        finally:
+            self._since = time.process_time()
+
+
+def seconds_apart(stages: Sequence[Iterator[None]], rounds: int, until: type[Exception]) -> list[float]:
+    """Median CPU seconds of a step of each, taken in turns; a stage may end early by this exception."""
+    taken: list[list[float]] = [[] for _ in stages]
+    for _ in range(rounds):
+        for stage, times in zip(stages, taken, strict=True):
+            began = time.process_time()
+            with suppress(until, StopIteration):
+                next(stage)
+                times.append(time.process_time() - began)
+            times[:] = times or [time.process_time() - began]
+    return [statistics.median(times) for times in taken]
