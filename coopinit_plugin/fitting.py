@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.adapter import Pair
 from coopinit_plugin.batches import Batches
@@ -29,13 +29,14 @@ UNKNOWN = (
 POSITIONS = 8  # of each sample's patch map or time series of scores
 
 
-def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str, Any]:
+def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) -> dict[str, Any]:
     """Scale and shift D's last layer so that the user's D loss is smallest.
 
     Args:
         pair: G and D after the warm-up; D's last layer changes.
         batches: Real samples.
         asked: ``WarmStartConfig.handover``.
+        r1: ``WarmStartConfig.r1``.
         run: The engine.
 
     Returns:
@@ -56,9 +57,12 @@ def hand_over(pair: Pair, batches: Batches, asked: str, run: Engine) -> dict[str
                 logger.warning(UNKNOWN)
             affine = unit_scale(real, fake)
         elif kind == "wasserstein":
-            affine = critic_scale(real, fake, run.gather(_gradient_norms(pair, x, z, batch)).flatten().cpu().double())
+            norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
+            affine = critic_scale(real, fake, run.gather(norms).flatten().cpu().double())
         else:
-            affine = line_search(loss, real, fake, scalable=scalable, shiftable=shiftable)
+            squares = run.gather(_gradient_norms(pair, x, z, batch).square()) if r1 else torch.zeros(1)
+            penalty = r1 / 2 * float(squares.mean())
+            affine = line_search(loss, real, fake, penalty=penalty, scalable=scalable, shiftable=shiftable)
         affine = Affine(affine.scale if scalable else 1.0, affine.shift if shiftable else 0.0)
         heads.apply(affine)
         real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
@@ -107,13 +111,19 @@ def _spread_out(f: Tensor) -> Tensor:
     return rows[:, :: -(-rows.shape[1] // POSITIONS)]
 
 
-def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any) -> Tensor:
-    """‖∇f‖ of each sample half-way between real and generated, where a gradient penalty looks."""
+def _between(pair: Pair, x: Any, z: Any) -> Any:
+    """Samples half-way between real and generated ones, where a critic's gradient penalty looks."""
     with torch.no_grad(), kept_buffers(pair.G):
         fake = pair.generate(z)
-    ours, nest = tree_flatten(fake)
-    between = [((a + b) / 2).detach().requires_grad_() for a, b in zip(ours, tree_leaves(x), strict=True)]
+    real, nest = tree_flatten(x)
+    return tree_unflatten([(a + b) / 2 for a, b in zip(real, tree_leaves(fake), strict=True)], nest)
+
+
+def _gradient_norms(pair: Pair, samples: Any, z: Any, batch: Any) -> Tensor:
+    """‖∇f‖ of each sample."""
+    leaves, nest = tree_flatten(samples)
+    inputs = [leaf.detach().requires_grad_() for leaf in leaves]
     with kept_modes(pair.D), frozen(pair.D):
         likelihood_mode(pair.D)
-        gradients, _ = input_gradient(lambda samples: pair.score(samples, z, batch), between, nest)
+        gradients, _ = input_gradient(lambda moved: pair.score(moved, z, batch), inputs, nest)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

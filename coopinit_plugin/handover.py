@@ -44,13 +44,17 @@ def unit_scale(real: Tensor, fake: Tensor) -> Affine:
     return Affine(1 / max(_spread(real, fake), 1e-12), -_middle(real, fake))
 
 
-def line_search(loss: Loss, real: Tensor, fake: Tensor, *, scalable: bool = True, shiftable: bool = True) -> Affine:
+def line_search(
+    loss: Loss, real: Tensor, fake: Tensor, *, penalty: float = 0.0, scalable: bool = True, shiftable: bool = True
+) -> Affine:
     """The affine map of D's output under which D's loss is smallest.
 
     Args:
         loss: D's loss, ``(f_real, f_fake) -> loss``.
         real: f on real samples, ``(M,)``.
         fake: f on as many generated ones.
+        penalty: What a penalty on the squared gradient of f adds to the loss as it is, such as R1's γ/2·E‖∇f(x)‖²
+            (Mescheder et al. 2018); it grows with the square of the scale.
         scalable: Whether the scale can be chosen.
         shiftable: Whether the shift can.
 
@@ -71,7 +75,7 @@ def line_search(loss: Loss, real: Tensor, fake: Tensor, *, scalable: bool = True
         for scale in scales.tolist():
             for offset in sorted(offsets.tolist(), key=abs):  # a shift that gains nothing stays the symmetric one
                 shift = centre + offset
-                value = float(loss(scale * (real + shift), scale * (fake + shift)).mean())
+                value = float(loss(scale * (real + shift), scale * (fake + shift)).mean()) + penalty * scale**2
                 if value < least - 1e-6 * min(abs(least), 1.0):
                     best, least = Affine(scale, shift), value
         if scalable:
@@ -79,7 +83,7 @@ def line_search(loss: Loss, real: Tensor, fake: Tensor, *, scalable: bool = True
             scales = (best.scale * ratio ** torch.linspace(-1, 1, 9, dtype=torch.float64)).clamp(low, high)
         if shiftable:
             offsets = torch.linspace(-1, 1, 9, dtype=torch.float64) * float(offsets[1] - offsets[0])
-    return unit_scale(real, fake) if _unbounded(loss, best, real, fake) else best
+    return unit_scale(real, fake) if not penalty and _unbounded(loss, best, real, fake) else best
 
 
 def critic_scale(real: Tensor, fake: Tensor, gradient_norms: Tensor, penalty: float = 10.0) -> Affine:

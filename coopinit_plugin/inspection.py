@@ -64,19 +64,27 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
     return dataclasses.replace(found, findings=tuple(rows))
 
 
-def look(G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter) -> Adapter:
-    """Complete `given` for networks that are copies; their buffers and modes are put back."""
+def look(
+    G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter, loss_named: bool = False
+) -> Adapter:
+    """Complete `given` for networks that are copies; their buffers and modes are put back.
+
+    Where the user has named the loss that follows, D is high on real as that loss has it, and no warning asks for it.
+    """
     with kept_buffers(G, D), kept_modes(G, D):
         G.train()
         likelihood_mode(D)
-        return _Look(G, D, batch, device, given).complete()
+        return _Look(G, D, batch, device, given, loss_named).complete()
 
 
 class _Look:
     """One look at one pair: what is given, and what has been found so far."""
 
-    def __init__(self, G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter) -> None:
+    def __init__(
+        self, G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter, loss_named: bool
+    ) -> None:
         self.G, self.D, self.batch, self.device, self.given = G, D, batch, device, given
+        self.loss_named = loss_named
         self.named = list(parts(batch))
         self.data = [part for part in self.named if could_be_data(part)]
         self.n = batch_size(batch) or 0
@@ -238,8 +246,11 @@ class _Look:
         if self.given.d_loss is not None:
             high, how = infer_sign(self.given.d_loss), "told by d_loss"
         else:
-            high = self.given.real_is_high
-            how = "given (real_is_high)" if not high else "assumed, as after a sigmoid" if sigmoid else "assumed"
+            high, how = self.given.real_is_high, "assumed"
+            if not high:
+                how = "given (real_is_high)"
+            elif sigmoid or self.loss_named:
+                how = "assumed, as after a sigmoid" if sigmoid else "as the loss named in the settings has it"
         self._found("sign", "real is high" if high else "real is low", how)
         if how == "assumed":
             self.warnings.append(

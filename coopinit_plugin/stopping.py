@@ -11,7 +11,9 @@ from torch import Tensor
 
 from coopinit_plugin.measures import SlicedWasserstein
 
-WINDOW = 1024  # samples in one reading of the distance
+EVERY = 16  # iterations between readings of the distance
+WINDOW = 1024  # samples in one reading, the newest ones
+OLDEST = 64  # iterations that they may date back, where batches are small
 SPAN = 4  # readings in each of the two spans that are compared
 CLOSE = 0.25  # σ; where the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # the newer span must lie this much below the older one
@@ -34,8 +36,9 @@ def concern(distance: float | None) -> str | None:
 class Plateau:
     """Reads the distance between generated and real samples, and sees when it is small or no longer falls.
 
-    The samples are those the iterations draw anyway; a reading comes about every 1024 of them. One reading is noisy, so
-    the mean of the last four is compared with that of the four before; there is no verdict before these eight.
+    The samples are those the iterations draw anyway. A reading comes every 16 iterations, of the newest 1024 samples
+    or, where batches are small, of those of 64 iterations. One reading is noisy, so the mean of the last four is
+    compared with that of the four before; there is no verdict before these eight.
 
     Attributes:
         distance: What is read.
@@ -52,6 +55,7 @@ class Plateau:
     readings: list[float] = field(default_factory=list)
     best: float = float("inf")
     at_best: bool = False
+    _seen: int = 0
     _real: list[Tensor] = field(default_factory=list)
     _fake: list[Tensor] = field(default_factory=list)
 
@@ -63,14 +67,19 @@ class Plateau:
     def observe(self, real: Any, fake: Any) -> None:
         """Take one iteration's samples."""
         self.at_best = False
+        self._seen += 1
         self._real.append(self.distance.project(real))
         self._fake.append(self.distance.project(fake))
-        if sum(len(part) for part in self._fake) * self.processes < WINDOW:
+        while len(self._fake) > OLDEST or self._samples(self._fake[1:]) >= WINDOW:
+            del self._real[0], self._fake[0]
+        if self._seen % EVERY or (self._samples(self._fake) < WINDOW and len(self._fake) < OLDEST):
             return
         both = self.gather(torch.stack([torch.cat(self._real), torch.cat(self._fake)])).transpose(0, 1).flatten(1, 2)
         self.read(float(self.distance.between(both[0], both[1])))
-        self._real.clear()
-        self._fake.clear()
+
+    def _samples(self, parts: list[Tensor]) -> int:
+        """Of all processes."""
+        return sum(len(part) for part in parts) * self.processes
 
     def read(self, distance: float) -> None:
         """Take one reading."""
@@ -80,11 +89,23 @@ class Plateau:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from."""
-        return {"readings": self.readings, "best": self.best, "real": self._real, "fake": self._fake}
+        return {
+            "readings": self.readings,
+            "best": self.best,
+            "seen": self._seen,
+            "real": self._real,
+            "fake": self._fake,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.readings, self.best, self._real, self._fake = (state[key] for key in ("readings", "best", "real", "fake"))
+        self.readings, self.best, self._seen = state["readings"], state["best"], state["seen"]
+        self._real, self._fake = state["real"], state["fake"]
+
+    @property
+    def past_its_best(self) -> bool:
+        """Whether the newest readings lie clearly above the best ones."""
+        return self.best < (1 - PROGRESS) * self._span(0)
 
     @property
     def verdict(self) -> str | None:

@@ -149,19 +149,22 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         generators = loader_generators(loader)
         batches = Batches(part, run.device, generators)
-        pair = Pair(G, D, look(G, D, batches.peek(), run.device, adapter), run.precision)
+        loss_named = config.handover not in ("auto", "none")
+        pair = Pair(G, D, look(G, D, batches.peek(), run.device, adapter, loss_named), run.precision)
         batches.share(run, is_part)
         logger.info("How G and D are called:\n%s", pair.adapter)
         for warning in pair.adapter.warnings if run.is_main else ():
             logger.warning(warning)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
-        history, stopped_by = _iterate(pair, averaged, batches, generators, stage)
+        history, stopped_by, distance = _iterate(pair, averaged, batches, generators, stage)
         averaged.hand_over()
-        if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(history[-1].distance)):
+        if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(distance)):
             logger.warning(worry)
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
-        handed_over = hand_over(dataclasses.replace(pair, precision=nullcontext), batches, config.handover, run)
+        handed_over = hand_over(
+            dataclasses.replace(pair, precision=nullcontext), batches, config.handover, config.r1, run
+        )
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         check_weights(G, "G", config)
         check_weights(D, "D", config)
@@ -172,6 +175,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "stopped_by": stopped_by,
             "distance_first": next((row.distance for row in history if row.distance is not None), None),
             "distance_last": history[-1].distance,
+            "distance_kept": distance,
             "displacement_last": history[-1].displacement,
             **handed_over,
         }
@@ -183,8 +187,8 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
 
 def _iterate(
     pair: Pair, averaged: AveragedGenerator, batches: Batches, generators: list[torch.Generator], stage: _Stage
-) -> tuple[list[StepReport], str]:
-    """Cooperative iterations until the stop: (history, reason of the stop)."""
+) -> tuple[list[StepReport], str, float | None]:
+    """Cooperative iterations until the stop: (history, reason of the stop, distance of what is handed over)."""
     config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
     likelihood_mode(pair.D)
@@ -254,27 +258,37 @@ def _iterate(
             last = now
             stopped, late, ended, due = run.any(stopped, late, termination.asked, stage.checkpoints.due)
             if stopped:
-                return history, "callback"
+                return history, "callback", plateau.last
             if config.iterations == "auto":
                 if plateau.at_best:
                     progress.remember()
-                if plateau.verdict == "worse":
-                    logger.warning(
-                        "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up "
-                        "went wrong and ends here, with the weights of its best moment.",
-                        plateau.last,
-                        plateau.best,
-                    )
-                    progress.go_back()
                 if plateau.verdict is not None:
-                    return history, plateau.verdict
+                    return history, plateau.verdict, _best_kept(progress)
             if late:
-                return history, "max_seconds"
+                return history, "max_seconds", _best_kept(progress)
             if ended or due:
                 stage.checkpoints.write(progress.state_dict(run, same))
             if ended:
                 termination.obey(stage.checkpoints.path)
-    return history, "max_iterations" if config.iterations == "auto" else "iterations"
+    if config.iterations == "auto":
+        return history, "max_iterations", _best_kept(progress)
+    return history, "iterations", plateau.last
+
+
+def _best_kept(progress: Progress) -> float | None:
+    """Go back where the best moment has passed; the distance of the weights that are handed over."""
+    plateau = progress.plateau
+    if not progress.best or not plateau.past_its_best:
+        return plateau.last
+    if plateau.verdict == "worse":
+        logger.warning(
+            "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up went wrong and "
+            "ends here, with the weights of its best moment.",
+            plateau.last,
+            plateau.best,
+        )
+    progress.go_back()
+    return plateau.best
 
 
 def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:

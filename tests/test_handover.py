@@ -125,6 +125,23 @@ def test_a_wasserstein_loss_with_a_penalty_has_one():
     assert float(penalised(mapped(found, real), mapped(found, fake))) <= brute_force(penalised, real, fake) + 1e-3
 
 
+@pytest.mark.parametrize("kind", ["logistic", "hinge", "relativistic"])
+def test_a_penalty_on_the_gradient_keeps_the_logits_flat(kind):
+    real, fake = CLOUDS["apart"]
+    loss = LOSSES[kind]
+    scales = []
+    for penalty in (0.0, 0.02, 0.5):
+        found = line_search(loss, real, fake, penalty=penalty)
+        reached = float(loss(mapped(found, real), mapped(found, fake))) + penalty * found.scale**2
+        best = min(
+            float(loss(scale * real, scale * fake)) + penalty * scale**2  # the middle of both is 0
+            for scale in torch.linspace(0.05, 24, 2000).tolist()
+        )
+        assert reached <= best * 1.002
+        scales.append(found.scale)
+    assert scales[0] > 2 * scales[1] > 4 * scales[2]
+
+
 def test_what_cannot_move_does_not():
     real, fake = gaussians((2.0, 0.1), (1.5, 0.1))
     loss = LOSSES["logistic"]
@@ -288,6 +305,21 @@ def test_the_logits_in_the_summary_are_those_of_the_discriminator_given_back():
     assert told.summary["logit_real_std"] == pytest.approx(float(f.std(correction=0)), rel=1e-3)
 
 
+def test_the_penalty_is_r1_on_real_samples():
+    def warm(**given):
+        G, D = mlp_pair()
+        data = vectors(32)
+        result = warm_start(G, D, data, config=short(handover="logistic", **given), adapter=hooks(), progress=False)
+        x = data[0].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(D(x).sum(), x)
+        return float(gradient.square().sum(1).mean()), result.summary["handover_scale"]
+
+    steep, scale = warm()
+    flat, smaller = warm(r1=100.0)
+    assert smaller < scale / 2
+    assert flat == pytest.approx(steep * (smaller / scale) ** 2, rel=1e-3)
+
+
 def test_hand_over_none_leaves_everything():
     told = warm_start(*mlp_pair(), vectors(), config=short(handover="none"), adapter=hooks(), progress=False).summary
     assert (told["handover"], told["handover_moved"]) == ("none", "")
@@ -300,6 +332,7 @@ def test_hand_over_none_leaves_everything():
 def test_a_loss_that_is_not_known_is_asked_for(given, asked, caplog):
     warm_start(*mlp_pair(), vectors(), config=short(**given), adapter=hooks(), progress=False)
     assert ('WarmStartConfig(handover="logistic")' in caplog.text) == asked
+    assert ("whether D is high on real" in caplog.text) == (given != {"handover": "hinge"})
 
 
 def test_a_last_layer_that_admits_nothing_is_told(caplog):

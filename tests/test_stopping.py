@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from networks import hooks, mlp_pair, short, vectors
 from snapshot import state_bits
 
-from coopinit_plugin import warm_start
+from coopinit_plugin import stopping, warm_start
 from coopinit_plugin.measures import SlicedWasserstein
-from coopinit_plugin.stopping import SPAN, WINDOW, Plateau
+from coopinit_plugin.stopping import EVERY, SPAN, WINDOW, Plateau
 
 
 def plateau() -> Plateau:
@@ -72,18 +70,19 @@ def test_a_distance_that_rises_again_has_gone_wrong():
     assert [verdict for verdict in found if verdict][-1] == "worse"
 
 
-def test_a_reading_comes_with_every_window_of_samples(monkeypatch):
+@pytest.mark.parametrize(
+    ("batch", "first_at", "samples"), [(1024, 16, 1024), (100, 16, 1100), (64, 16, 1024), (16, 64, 1024), (4, 64, 256)]
+)
+def test_a_reading_comes_every_16_iterations_of_the_newest_samples(monkeypatch, batch, first_at, samples):
     stop = plateau()
     monkeypatch.setattr(stop.distance, "between", lambda a, b: torch.tensor(float(len(a)) + len(b) / 1e5))
-    sizes, readings = [], []
-    for _ in range(40):
-        stop.observe(torch.randn(100, 2), torch.randn(100, 2))
-        if len(stop.readings) > len(readings):
-            readings = list(stop.readings)
-            sizes.append(readings[-1])
-    expected = math.ceil(WINDOW / 100) * 100
-    assert sizes == pytest.approx([expected + expected / 1e5] * (4000 // expected), rel=1e-6)
-    assert stop.last == readings[-1]
+    at = []
+    for iteration in range(1, 129):
+        before = len(stop.readings)
+        stop.observe(torch.randn(batch, 2), torch.randn(batch, 2))
+        at += [iteration] * (len(stop.readings) - before)
+    assert at == list(range(first_at, 129, EVERY))
+    assert stop.readings == pytest.approx([samples + samples / 1e5] * len(at), rel=1e-6)
 
 
 def test_before_the_first_reading_there_is_none():
@@ -96,7 +95,7 @@ def test_before_the_first_reading_there_is_none():
 def test_the_reading_is_the_distance_of_the_samples():
     stop = plateau()
     real, fake = torch.randn(WINDOW, 2), torch.randn(WINDOW, 2) + 1
-    for a, b in zip(real.split(128), fake.split(128), strict=True):
+    for a, b in zip(real.split(64), fake.split(64), strict=True):
         stop.observe(a, b)
     measure = SlicedWasserstein(real, [1.0])
     assert stop.last == pytest.approx(float(measure.between(measure.project(real), measure.project(fake))), rel=1e-5)
@@ -108,6 +107,8 @@ def test_the_reading_is_the_distance_of_the_samples():
 @pytest.fixture
 def scripted(monkeypatch):
     """Readings as the test wants them, one an iteration."""
+
+    monkeypatch.setattr(stopping, "EVERY", 1)
 
     def script(readings):
         left = iter(readings)
@@ -151,6 +152,19 @@ def test_where_it_goes_wrong_the_best_moments_weights_are_given_back(scripted, c
     assert result.summary["stopped_by"] == "worse"
     assert "best moment" in caplog.text
     scripted([*falling, *[5.0] * 90])
+    best_g, best_d, _ = run(iterations=10)
+    assert state_bits(G, D) == state_bits(best_g, best_d)
+
+
+@pytest.mark.parametrize("given", [{"max_iterations": 15}, {"max_iterations": 400}])
+def test_where_the_best_moment_has_passed_its_weights_are_given_back(scripted, given):
+    falling, level = [0.9**k for k in range(10)], [0.55] * 90
+    scripted([*falling, *level])
+    G, D, result = run(**given)
+    assert result.summary["stopped_by"] in ("plateau", "max_iterations")
+    kept = sum(falling[-4:]) / 4
+    assert (result.summary["distance_last"], result.summary["distance_kept"]) == pytest.approx((0.55, kept))
+    scripted([*falling, *level])
     best_g, best_d, _ = run(iterations=10)
     assert state_bits(G, D) == state_bits(best_g, best_d)
 

@@ -62,6 +62,7 @@ def train(
     batch: int,
     keep_going: Callable[[int], bool],
     warm_start: bool = True,
+    config=None,
 ) -> coopinit_plugin.WarmStart | None:
     """Train for as long as `keep_going` says; it is told the number of iterations done, 0 at first."""
     loader = sample_data(loader)
@@ -72,7 +73,9 @@ def train(
 
     result = None
     if warm_start:
-        result = coopinit_plugin.warm_start(generator, discriminator, loader, ema=[g_ema])  # ← added, 2 of 2
+        result = coopinit_plugin.warm_start(
+            generator, discriminator, loader, ema=[g_ema], config=config
+        )  # ← added, 2 of 2
 
     mean_path_length, step = torch.tensor(0.0), 0
     while keep_going(step):
