@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.signals import held
 
 State = dict[str, Tensor]
+Exchange = Callable[[Iterable[nn.Module]], dict[int, Tensor]]  # tensors by the ids of those in whose place they go
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -34,10 +35,17 @@ def device_of(module: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in module.parameters()), None)
 
 
-def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
+def copies(
+    generator: nn.Module, discriminator: nn.Module, exchange: Exchange | None = None
+) -> tuple[nn.Module, nn.Module]:
     """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
 
     Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
+
+    Args:
+        generator: The user's.
+        discriminator: The user's.
+        exchange: Gives tensors that take the place of copies.
 
     Raises:
         CoopInitError: for what is no module, has no parameters or uninitialised ones, or cannot be copied.
@@ -65,6 +73,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             )
         plain.append(module)
     memo = {id(tensor): tensor.detach().clone() for module in plain for tensor in _graph_tensors(module)}
+    memo |= exchange(plain) if exchange is not None else {}
     try:
         ours_g, ours_d = copy.deepcopy((plain[0], plain[1]), memo)
     except Exception as error:
@@ -99,7 +108,7 @@ def cpu_copy(state: State, like: State | None = None) -> State:
     return {key: taken[id(value)] for key, value in state.items()}
 
 
-def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
+def give_back(targets: list[tuple[str, nn.Module, State]], backed_up: bool = False) -> None:
     """Write the values into the modules' own tensors: all of them, or none.
 
     An error or an interrupt on the way puts every tensor back, bit for bit. Identity, device, dtype, memory format and
@@ -107,6 +116,7 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
 
     Args:
         targets: (how the module is called in messages, the module, the values).
+        backed_up: The caller puts everything back itself after an error.
 
     Raises:
         CoopInitError: where names or shapes differ; nothing has been changed then.
@@ -129,14 +139,14 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
             )
         plan += [(own[key], state[key]) for key in own]
     with torch.inference_mode(False), torch.no_grad():
-        before = [tensor.detach().clone() for tensor, _ in plan]
+        before = [] if backed_up else [tensor.detach().clone() for tensor, _ in plan]
         with held(signal.SIGINT) as let_through:
             try:
                 for tensor, value in plan:
                     tensor.copy_(value)
                 let_through()
             except BaseException:
-                for (tensor, _), value in zip(plan, before, strict=True):
+                for (tensor, _), value in zip(plan, before, strict=False):
                     tensor.copy_(value)
                 raise
 

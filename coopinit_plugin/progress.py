@@ -36,6 +36,7 @@ class Progress:
         scale: σ of each tensor of a sample, as first measured.
         history: One row an iteration.
         best: Values of the tensors at the best moment, or nothing.
+        best_on: Where they are kept.
     """
 
     pair: Pair
@@ -49,6 +50,7 @@ class Progress:
     scale: list[float]
     history: list[StepReport]
     best: list[Tensor]
+    best_on: torch.device
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -59,7 +61,7 @@ class Progress:
 
     def remember(self) -> None:
         """Take this moment for the best."""
-        self.best[:] = [tensor.detach().clone() for tensor in self.tensors]
+        self.best[:] = [tensor.detach().to(self.best_on, copy=True) for tensor in self.tensors]
 
     @torch.no_grad()
     def go_back(self) -> None:
@@ -102,7 +104,7 @@ class Progress:
         for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
             tensor.copy_(value)
         self.history[:] = [StepReport(*row) for row in state["history"]]
-        self.best[:] = move(state["best"], run.device)
+        self.best[:] = move(state["best"], self.best_on)
         self.plateau.load_state_dict(move(own["plateau"], run.device))
         self.batches.load_state_dict(own["batches"])
         set_random_state(own["randomness"], self.generators)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from coopinit_plugin.adapter import Adapter, Pair
 from coopinit_plugin.averaging import AveragedGenerator
+from coopinit_plugin.backup import aliases, backed_up
 from coopinit_plugin.balance import step_size
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
@@ -95,32 +96,37 @@ def warm_start(
     config = config if config is not None else WarmStartConfig()
     averaged = list(ema)
     _check_arguments(config, adapter, output_dir, resume)
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        borrowed_randomness(config.seed, loader),
-        engine(accelerator, _device(generator)) as run,
-        run.failing_together(),
-        explained_memory(),
-    ):
-        checkpoints = Checkpoints(output_dir, run.is_main)
-        finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
-        begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
-        if finished and not begun and output_dir is not None:
-            result = _finished(output_dir, config)
-        else:
-            if not begun:
-                checkpoints.remove()
-            saved = checkpoints.read() if begun else None
-            stage = _Stage(config, run, checkpoints, saved, callback, progress)
-            result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
-            if output_dir is not None and run.is_main:
-                result.save_pretrained(output_dir)
-                checkpoints.remove()
-    give_back(
-        [("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)]
-        + [(f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)]
-    )
+    with backed_up([generator, discriminator, *averaged]) if config.low_memory else nullcontext():
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            borrowed_randomness(config.seed, loader),
+            engine(accelerator, _device(generator)) as run,
+            run.failing_together(),
+            explained_memory(),
+        ):
+            checkpoints = Checkpoints(output_dir, run.is_main)
+            finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
+            begun, finished = run.any(
+                resume and run.is_main and checkpoints.exists, resume and run.is_main and finished
+            )
+            if finished and not begun and output_dir is not None:
+                result = _finished(output_dir, config)
+            else:
+                if not begun:
+                    checkpoints.remove()
+                saved = checkpoints.read() if begun else None
+                stage = _Stage(config, run, checkpoints, saved, callback, progress)
+                result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
+                if output_dir is not None and run.is_main:
+                    result.save_pretrained(output_dir)
+                    checkpoints.remove()
+        targets = [("generator", generator), *((f"ema[{index}]", net) for index, net in enumerate(averaged))]
+        give_back(
+            [(name, module, result.generator_state) for name, module in targets]
+            + [("discriminator", discriminator, result.discriminator_state)],
+            backed_up=config.low_memory,
+        )
     return result
 
 
@@ -145,7 +151,8 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
         run.loader(loader) as (part, is_part),
     ):
-        G, D = (net.to(run.device) for net in copies(generator, discriminator))
+        exchange = aliases if config.low_memory else None
+        G, D = (net.to(run.device) for net in copies(generator, discriminator, exchange))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         generators = loader_generators(loader)
         batches = Batches(part, run.device, generators)
@@ -201,7 +208,8 @@ def _iterate(
     seed_all(config.seed, run.index)  # from here on each process draws its own noise
     average = run.average if run.processes > 1 else None
     x, z, batch = pair.draw(batches.peek(), run.device)
-    lay_out(pair.D, lambda: pair.score(x, z, batch), x)
+    if not config.low_memory:
+        lay_out(pair.D, lambda: pair.score(x, z, batch), x)
     if config.compile:
         pair.D.compile()
     settle(pair.D, lambda: pair.score(x, z, batch), average)
@@ -209,7 +217,11 @@ def _iterate(
     settings = Settings(config.noise_scale, config.energy_l2, scale, average=average)
     plateau = Plateau(SlicedWasserstein(x, scale), run.gather, run.processes)
     history: list[StepReport] = []
-    progress = Progress(pair, adam_g, adam_d, step, averaged, plateau, batches, generators, scale, history, best=[])
+    progress = Progress(
+        *(pair, adam_g, adam_d, step, averaged, plateau, batches, generators, scale, history),
+        best=[],
+        best_on=torch.device("cpu") if config.low_memory else run.device,
+    )
     if saved is not None:
         progress.load_state_dict(saved, run)
     elif run.any(stage.checkpoints.due)[0]:

@@ -41,12 +41,13 @@ def assert_warmed(result, G, D) -> None:
 # --- only numbers change
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize(("make", "data"), [(mlp_pair, vectors), (conv_pair, images)])
-def test_only_the_numbers_change(make, data):
+def test_only_the_numbers_change(make, data, low_memory):
     G, D = make()
     D(data()[0]).sum().backward()  # gradients of the user's own
     before, state = Snapshot(G, D), state_bits(G, D)
-    result = warm(G, D, data())
+    result = warm(G, D, data(), config=short(low_memory=low_memory))
     before.assert_only_values_changed()
     assert_warmed(result, G, D)
     for old, new in zip(state, state_bits(G, D), strict=True):
@@ -511,15 +512,16 @@ PLACES = {
 }
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("error", [Injected, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(("place", "at"), [(place, at) for place, (_, ats) in PLACES.items() for at in ats])
-def test_a_failure_anywhere_changes_nothing(place, at, error):
+def test_a_failure_anywhere_changes_nothing(place, at, error, low_memory):
     fuse = Fuse(at, error)
     G, D, loader, given = PLACES[place][0](fuse, *mlp_pair())
     D[0].weight.grad = torch.ones(8, 2)
     before = Snapshot(G, D, loader=loader)
     with pytest.raises((error, CoopInitError) if place in "GD" else error) as caught:
-        warm(G, D, loader, **given)
+        warm(G, D, loader, config=short(low_memory=low_memory), **given)
     if not isinstance(caught.value, error):  # the search for how to call G and D may explain the failure
         assert isinstance(caught.value.__cause__, error)
         assert error is Injected
@@ -563,6 +565,31 @@ def writes(monkeypatch):
 
 def total(*modules):
     return sum(len(module.state_dict()) for module in modules)
+
+
+def test_low_memory_gives_the_same_weights_and_works_in_the_users_tensors():
+    (G, D), (in_place_g, in_place_d) = mlp_pair(), mlp_pair()
+    seen = []
+
+    def changed(step):
+        seen.append(state_bits(in_place_g, in_place_d) != start)
+
+    start = state_bits(in_place_g, in_place_d)
+    warm(G, D, vectors())
+    warm(in_place_g, in_place_d, vectors(), config=short(low_memory=True), callback=changed)
+    assert state_bits(in_place_g, in_place_d) == state_bits(G, D)
+    assert all(seen)
+
+
+def test_low_memory_restores_averaged_copies_and_what_half_precision_keeps_apart():
+    G, D = mlp_pair()
+    ema = copy.deepcopy(G)
+    D.to(torch.bfloat16)
+    ema[0].weight.data = torch.zeros(3, 3)
+    before = Snapshot(G, D, ema)
+    with pytest.raises(CoopInitError, match=r"ema\[0\]"):
+        warm(G, D, vectors(), config=short(low_memory=True), ema=[ema])
+    before.assert_unchanged()
 
 
 @pytest.mark.parametrize("at", [1, 3, 6, 8])
@@ -756,8 +783,8 @@ FAILURES = st.tuples(
 )
 
 
-@given(pair=pairs(), failure=FAILURES, own=st.booleans())
-def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
+@given(pair=pairs(), failure=FAILURES, own=st.booleans(), low_memory=st.booleans())
+def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own, low_memory):
     G, D, data = pair
     place, at, error = failure
     fuse = Fuse(at, error)
@@ -799,7 +826,7 @@ def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
             patch.setattr(torch.Tensor, "copy_", copy_)
         result = caught = None
         try:
-            result = warm(G, D, loader, **given)
+            result = warm(G, D, loader, config=short(low_memory=low_memory), **given)
         except BaseException as raised:
             caught = raised
     if caught is not None:
