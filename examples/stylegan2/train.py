@@ -1,4 +1,4 @@
-"""StyleGAN2's training loop as its users have it, and the two lines that give it a warm start."""
+"""StyleGAN2's training loop as its users have it, and the three lines that give it a warm start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import coopinit_plugin  # ← added, 1 of 2
+import coopinit_plugin  # ← added
 
 LR, R1, PATH = 2e-3, 10.0, 2.0
 D_REG_EVERY, G_REG_EVERY = 16, 4
@@ -62,7 +62,6 @@ def train(
     batch: int,
     keep_going: Callable[[int], bool],
     warm_start: bool = True,
-    config=None,
 ) -> coopinit_plugin.WarmStart | None:
     """Train for as long as `keep_going` says; it is told the number of iterations done, 0 at first."""
     loader = sample_data(loader)
@@ -73,9 +72,8 @@ def train(
 
     result = None
     if warm_start:
-        result = coopinit_plugin.warm_start(
-            generator, discriminator, loader, ema=[g_ema], config=config
-        )  # ← added, 2 of 2
+        config = coopinit_plugin.WarmStartConfig(handover="logistic", r1=R1)  # ← added
+        result = coopinit_plugin.warm_start(generator, discriminator, loader, config=config, ema=[g_ema])  # ← added
 
     mean_path_length, step = torch.tensor(0.0), 0
     while keep_going(step):
