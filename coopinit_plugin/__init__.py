@@ -1,5 +1,6 @@
 """Warm starts for GANs: a short cooperative maximum-likelihood warm-up, in two lines, for the code you have."""
 
+from coopinit_plugin import presets
 from coopinit_plugin.adapter import Adapter, infer_sign
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
@@ -17,5 +18,6 @@ __all__ = [
     "WarmStartConfig",
     "infer_sign",
     "inspect",
+    "presets",
     "warm_start",
 ]

@@ -90,10 +90,20 @@ def rosinality_stylegan2(style_dim: int = 512) -> Adapter:
     )
 
 
-def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
-    """lucidrains/stylegan2-pytorch; give ``GAN.S`` and ``GAN.G`` as one module ``Both`` with this forward.
+class LucidrainsGenerator(torch.nn.Module):
+    """``GAN.S`` and ``GAN.G`` of lucidrains/stylegan2-pytorch as the one generator that they are together."""
 
-    ``forward(self, z, noise): return self.G(self.S(z)[:, None].expand(-1, self.G.num_layers, -1), noise)``
+    def __init__(self, GAN: Any) -> None:
+        super().__init__()
+        self.S, self.G = GAN.S, GAN.G
+
+    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
+        """(N, latent_dim) and noise (N, size, size, 1) to images."""
+        return self.G(self.S(z)[:, None].expand(-1, self.G.num_layers, -1), noise)
+
+
+def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
+    """lucidrains/stylegan2-pytorch: ``warm_start(LucidrainsGenerator(GAN), GAN.D, loader, adapter=...)``.
 
     Traps: D is low on real, and returns (score, auxiliary loss); images in [0, 1]; for the averaged copies call
     ``GAN.reset_parameter_averaging`` after it.

@@ -314,7 +314,9 @@ WRONG = {
     "averaging": [-0.1, 1, float("nan"), "0.9", None, True],
     "energy_l2": [-0.1, float("nan"), float("inf"), "0.1", None, True],
     "handover": ["wgan", "", None, 1, "Logistic", ["hinge"]],
+    "r1": [-1, float("nan"), float("inf"), "10", None, True],
     "seed": [-1, 1.5, "0", None, True, 2**63],
+    "low_memory": [1, "yes", None],
     "compile": [1, "yes", None],
 }
 

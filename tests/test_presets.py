@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -122,3 +123,9 @@ def test_documented_wrappers():
     both = scope["Both"](nn.Linear(4, 4), nn.Linear(4, 2))
     judges = scope["Judges"](nn.Linear(2, 1), nn.Linear(2, 3))
     inspect(both, judges, [torch.randn(N, 2)])
+
+
+def test_the_presets_are_there_with_the_package():
+    code = "import coopinit_plugin; print(coopinit_plugin.presets.cut())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "latent" in done.stdout, done.stderr

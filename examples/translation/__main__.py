@@ -1,0 +1,47 @@
+"""Digits become outlines without a pair to learn from, from both starts: ``python -m examples.translation``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from examples.runs import Run, compared, parser, report
+from examples.story import save_story
+from examples.translation.data import Outlines
+from examples.translation.networks import Discriminator, Generator
+from examples.translation.train import train
+
+
+def main() -> None:
+    options = parser("translation", __doc__.split(":")[0], iterations=300).parse_args()
+    task = Outlines()
+
+    def start(seed: int, warm: bool) -> Run:
+        torch.manual_seed(seed)
+        width = 8 if options.smoke else 32
+        netG, netD = Generator(width), Discriminator(width)
+        loader = DataLoader(task, 16, shuffle=True, drop_last=True)
+        return Run(
+            task,
+            seed,
+            warm,
+            loop=lambda keep_going: train(netG, netD, loader, keep_going, warm_start=warm),
+            sample=lambda: translated(netG, task.held_out),
+        )
+
+    runs = compared(start, options)
+    report(runs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "translation.png"
+    save_story("translation network", runs, path, show=task.show)
+    print(f"\nPicture: {path}")
+
+
+@torch.no_grad()
+def translated(netG: nn.Module, images: Tensor) -> Tensor:
+    return netG(images)
+
+
+if __name__ == "__main__":
+    main()
