@@ -56,6 +56,26 @@ def test_a_d_that_needs_its_own_layout_keeps_it_and_is_warmed_up(last):
     assert not torch.equal(result.discriminator_state["0.weight"], state["0.weight"])
 
 
+class Strided(nn.Module):
+    """A residual block's 1×1 convolution of stride 2, as a layer or called."""
+
+    def __init__(self, called: bool) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(2, 6, 3, 2, 1)
+        self.skip = nn.Conv2d(2, 6, 1, 2)
+        self.weight = nn.Parameter(torch.randn(6, 2, 1, 1)) if called else None
+
+    def forward(self, x):
+        skip = self.skip(x) if self.weight is None else nn.functional.conv2d(x, self.weight, stride=2)
+        return (self.body(x) + skip).flatten(1).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_convolution_that_steps_over_pixels_is_not_laid_out(called):
+    """So laid out its weights' gradient corrupts the process's memory."""
+    assert not laid_out(Strided(called), images(1, 8)[0])
+
+
 def test_features_flattened_by_reshape_are_taken():
     assert laid_out(after_features(nn.Flatten()), images(1, 8)[0])
 
