@@ -54,7 +54,7 @@ def test_dcgan_without_enough_images(tmp_path):
     assert "0 images there, at least 64 are needed" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["timeseries", "stylegan2", "sngan_conditional"])
+@pytest.mark.parametrize("name", ["timeseries", "stylegan2", "sngan_conditional", "translation"])
 def test_both_starts_and_their_picture(name, tmp_path):
     done = run(f"examples.{name}", "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -79,3 +79,23 @@ def test_an_init_is_shared_and_started_from(tmp_path):
         assert begun.returncode == 0, begun.stderr
         assert any("/resolve/main/generator.safetensors" in line for line in hub.log)
     assert set(pictures(tmp_path / "out")) == {"start_from_init.png"}
+
+
+def test_two_processes_share_the_work_and_a_second_start_takes_the_init_that_is_there(tmp_path):
+    given = ("-m", "examples.distributed", "--smoke", "--out", str(tmp_path / "init"))
+    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", *given)
+    for seconds in range(2):
+        done = run(*launch, ACCELERATE_USE_CPU="true")
+        assert done.returncode == 0, done.stderr
+        found = re.findall(r"^2 processes: (\d+) of 1000 modes after", done.stdout, re.MULTILINE)
+        assert len(found) == 2, done.stdout
+        assert ("CoopInit 20/20" in done.stderr) == (seconds == 0)
+
+
+def test_the_lightning_callback_warms_up_once():
+    pytest.importorskip("lightning")
+    code = "from examples.lightning_callback import train; train(2, width=8)"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("CoopInit 0/400") == 1

@@ -48,7 +48,7 @@ class Outlines(Dataset):
         return float((samples - self.truth).square().mean().sqrt() / self.truth.std())
 
     def tell(self, value: float) -> str:
-        return f"{value:.3f} σ from the true outlines"
+        return f"{value:.3f} σ from the truth"
 
     def show(self, axes: Axes, samples: Tensor) -> None:
         """Held-out digits, and below each what was made of it."""
