@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = recognise(options.checkout, known)
         print(f"{recipe.codebase} (made for {recipe.commit[:10]})")
         print(recipe.apply(options.checkout, undo=options.undo, dry_run=options.dry_run))
+        if not options.undo:
+            print(f"Watch: {recipe.watch}")
     except Refused as refusal:
         parser.exit(2, f"{refusal}\n")
 

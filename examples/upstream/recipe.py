@@ -1,4 +1,4 @@
-"""A recipe: the lines that give a public codebase a warm start, and the line before which they go."""
+"""A recipe: the lines that give a public codebase a warm start, and the two lines of code between which they go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "recipes"
 HEADER = re.compile(r"^([A-Z][a-z-]+): +(.*)$", re.MULTILINE)
-HUNK = re.compile(r"^@@ -\d+,0 \+\d+(?:,\d+)? @@.*$", re.MULTILINE)
+HUNK = re.compile(r"^@@ -\d+,0 \+\d+(?:,\d+)? @@$", re.MULTILINE)
 
 
 class Refused(Exception):
@@ -19,44 +19,46 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A patch that only adds lines, with a head that says what it is for.
+    """Added lines and a head that says what they are for.
 
     Attributes:
         name: Of its file.
         codebase: Whose code it is for.
         commit: The upstream commit it was made for.
         known_by: Files by which a checkout is recognised; the first is the one that is changed.
-        before: The fingerprint of the line before which the lines go. It is looked for anew in every checkout, so that
-            the recipe goes on working where code above it has changed.
-        place: That line's place in words.
+        between: The fingerprints of the line of code above the place and of the one below it. They are looked for anew
+            in every checkout, so that the recipe goes on working where other code has changed.
+        place: The place in words.
+        watch: What to watch.
+        patch: As ``git apply --unidiff-zero`` takes it; for a person to write, in a file that is no patch, the lines.
         by_hand: Whether the licence leaves it to you to change the file.
-        patch: The patch, as ``git apply --unidiff-zero`` takes it.
     """
 
     name: str
     codebase: str
     commit: str
     known_by: tuple[str, ...]
-    before: str
+    between: tuple[str, str]
     place: str
-    by_hand: bool
+    watch: str
     patch: str
+    by_hand: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        text = path.read_text(encoding="utf-8")
-        head, start, patch = text.partition("--- ")
+        head, _, patch = path.read_text(encoding="utf-8").partition("\n\n")
         told = dict(HEADER.findall(head))
-        files = tuple(told["Known-by"].split())
+        above, below = told["Between"].split()
         return cls(
             path.stem,
             told["Codebase"],
             told["Commit"],
-            files,
-            told["Before"],
+            tuple(told["Known-by"].split()),
+            (above, below),
             told["Place"],
-            told.get("Mode") == "by hand",
-            start + patch,
+            told["Watch"],
+            patch,
+            by_hand=path.suffix != ".patch",
         )
 
     @property
@@ -74,18 +76,15 @@ class Recipe:
         Raises:
             Refused: where the place is not found, or the lines are (not) there already. Nothing is changed then.
         """
-        if self.by_hand:
-            raise Refused(f"{self.codebase} does not permit its files to be changed for you.\n{self.to_do}")
         at, there = self._find(checkout)
+        if self.by_hand:
+            state = f"They are there, from line {at + 1} on." if there else f"They go before line {at + 1}."
+            raise Refused(f"The licence of {self.codebase} leaves it to you to change its files. {state}\n{self.to_do}")
         if there != undo:
             raise Refused(f"{self.known_by[0]} has the lines already." if there else "The lines are not there.")
-        at -= len(self.lines) if undo else 0
-        patch = HUNK.sub(f"@@ -{at},0 +{at + 1},{len(self.lines)} @@", self.patch)
-        for check in (["--check"], []) if not dry_run else (["--check"],):
-            command = ["git", "apply", "--unidiff-zero", *check, *(["--reverse"] if undo else [])]
-            done = subprocess.run(command, cwd=checkout, input=patch.encode(), capture_output=True)
-            if done.returncode:
-                raise Refused(f"git apply refused: {done.stderr.decode().strip()}\n{self.to_do}")
+        self._git_apply(checkout, at, "--check", undo)
+        if not dry_run:
+            self._git_apply(checkout, at, "", undo)
         verb = "would be " * dry_run + ("taken out of" if undo else "added to")
         return f"{len(self.lines)} lines {verb} {self.known_by[0]}, line {at + 1} on."
 
@@ -96,27 +95,49 @@ class Recipe:
         return f"By hand, in {self.known_by[0]}, {self.place}:\n\n{lines}"
 
     def _find(self, checkout: Path) -> tuple[int, bool]:
-        """(How many lines stand before the place, whether the last of them are the recipe's)."""
-        lines = (checkout / self.known_by[0]).read_text(encoding="utf-8").splitlines()
-        places = [index for index, line in enumerate(lines) if fingerprint(line) == self.before]
-        if len(places) != 1:
-            found = "is not there" if not places else f"is there {len(places)} times"
+        """(How many lines stand before the place, whether the recipe's lines are there)."""
+        text = (checkout / self.known_by[0]).read_text(encoding="utf-8", errors="replace")
+        lines = [line.rstrip("\r") for line in text.split("\n")]
+        found = []
+        for below, line in enumerate(lines):
+            start = max(below - len(self.lines), 0)
+            there = lines[start:below] == self.lines
+            at = start if there else below
+            if (_last_code(lines[:at]), fingerprint(line)) == self.between:
+                found.append((at, there))
+        if len(found) != 1:
+            how = f"are there {len(found)} times" if found else "are no longer there, one after the other"
             raise Refused(
-                f"{self.known_by[0]} has changed since {self.commit[:10]}: the line that the recipe goes by {found}. "
-                f"Nothing was changed.\n{self.to_do}"
+                f"{self.known_by[0]} has changed since {self.commit[:10]}: the two lines of code between which the "
+                f"recipe's lines go {how}. Nothing was changed.\n{self.to_do}"
             )
-        return places[0], lines[max(places[0] - len(self.lines), 0) : places[0]] == self.lines
+        return found[0]
+
+    def _git_apply(self, checkout: Path, at: int, check: str, undo: bool) -> None:
+        patch = HUNK.sub(f"@@ -{at},0 +{at + 1},{len(self.lines)} @@", self.patch)
+        command = ["git", "apply", "--unidiff-zero", *filter(None, [check, "--reverse" * undo])]
+        try:
+            done = subprocess.run(command, cwd=checkout, input=patch.encode(), capture_output=True)
+        except FileNotFoundError as error:
+            raise Refused(f"git is needed to apply a patch.\n{self.to_do}") from error
+        if done.returncode:
+            raise Refused(f"git apply refused: {done.stderr.decode().strip()}\n{self.to_do}")
 
 
 def fingerprint(line: str) -> str:
-    """Of a line of code, whatever its indentation and its comment: their code itself is not kept here."""
-    code = line.partition(" #")[0].strip()
+    """Of a line of code with its indentation, without its comment: upstream's code itself is not kept here."""
+    code = re.sub(r"(^|\s)#.*", "", line).rstrip()
     return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
+
+
+def _last_code(lines: list[str]) -> str:
+    """The fingerprint of the last line that is neither empty nor a comment."""
+    return next(filter(None, map(fingerprint, reversed(lines))), "")
 
 
 def recipes(folder: Path = FOLDER) -> list[Recipe]:
     """All there are."""
-    return [Recipe.read(path) for path in sorted(folder.glob("*.patch"))]
+    return [Recipe.read(path) for path in sorted(folder.iterdir())]
 
 
 def recognise(checkout: Path, known: list[Recipe]) -> Recipe:
