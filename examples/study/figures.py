@@ -51,7 +51,7 @@ def coverage(settings: Mapping[str, Mapping[str, list[Row]]], names: Mapping[str
         panel.set_ylabel("modes covered", fontsize=13)
     for column in range(columns):
         lowest = max((row for row in range(rows) if row * columns + column < len(settings)), default=0)
-        axes[lowest, column].set_xlabel("cost in GAN iterations, the start included", fontsize=13)
+        axes[lowest, column].set_xlabel("cost, GAN iterations", fontsize=13)
     shown = [arm for arm in COLOURS if arm in lines]
     figure.legend(
         [lines[arm] for arm in shown],
