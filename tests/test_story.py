@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from coopinit_plugin import CoopInitError, StepReport, WarmStart, result, warm_start
 from coopinit_plugin.previews import fit_for_pictures, pack, preview, unpack, without_real
+from coopinit_plugin.stopping import EVERY
 
 plt = pytest.importorskip("matplotlib.image")
 
@@ -337,7 +338,7 @@ def test_the_lines_on_the_card_run(tmp_path):
 
 def test_statistics_are_the_cards_metadata(tmp_path):
     G, D = mlp_pair()
-    made = warm_start(G, D, vectors(size=512), config=short(iterations=6), adapter=hooks(), progress=False)
+    made = warm_start(G, D, vectors(size=512), config=short(iterations=2 * EVERY), adapter=hooks(), progress=False)
     card = ModelCard(str(made.generate_model_card(repo_id="me/points", license="mit", language="en")))
     found = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
     first = next(value for name, value in found.items() if "first reading" in name)
@@ -408,5 +409,5 @@ def test_progress_in_plain_words():
 
 def test_the_bar_says_where_it_stands(capfd):
     G, D = mlp_pair()
-    warm_start(G, D, vectors(size=512), config=short(iterations=4), adapter=hooks())
-    assert re.search(r"4/4 .*\d σ from data, .*, moved \d\.\d\d σ", capfd.readouterr().err)
+    warm_start(G, D, vectors(size=512), config=short(iterations=EVERY), adapter=hooks())
+    assert re.search(rf"{EVERY}/{EVERY} .*\d σ from data, .*, moved \d\.\d\d σ", capfd.readouterr().err)

@@ -8,6 +8,7 @@ from accelerate.tracking import GeneralTracker
 from networks import hooks, mlp_pair, short, vectors
 
 from coopinit_plugin import warm_start
+from coopinit_plugin.stopping import EVERY
 
 NAMES = {"distance", "score_gap", "displacement", "step_size", "langevin_steps", "logit_real", "logit_refined"}
 
@@ -49,8 +50,8 @@ def recorded(name: str, iterations: int = 3) -> tuple[list, list]:
 
 
 def test_a_tracker_of_the_users_own_gets_prefixed_floats_and_no_step():
-    rows, history = recorded("mine")
-    assert [step for _, step, _ in rows] == [None] * 3
+    rows, history = recorded("mine", iterations=EVERY)
+    assert [step for _, step, _ in rows] == [None] * EVERY
     for (values, _, _), report in zip(rows, history, strict=True):
         assert values["coopinit/score_gap"] == report.gap
         assert values.get("coopinit/distance") == report.distance
@@ -84,7 +85,7 @@ def test_tensorboard_for_real(tmp_path):
     result = warm_start(
         *mlp_pair(),
         vectors(size=512),
-        config=short(iterations=6),
+        config=short(iterations=EVERY),
         adapter=hooks(),
         accelerator=accelerator,
         progress=False,
@@ -96,7 +97,7 @@ def test_tensorboard_for_real(tmp_path):
     assert set(events.Tags()["scalars"]) == {"loss", *(f"coopinit/{name}" for name in NAMES)}
     assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3]
     curve = [(event.step, event.value) for event in events.Scalars("coopinit/score_gap")]
-    assert [step for step, _ in curve] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in curve] == list(range(1, EVERY + 1))
     assert [value for _, value in curve] == pytest.approx([row.gap for row in result.history], rel=1e-6)
 
 
