@@ -4,6 +4,9 @@
 networks are on their device and the loader is there. It does nothing where a run is resumed: the weights come from the
 checkpoint then. With several processes each of them calls it, and all warm up together on their shares of the data.
 
+With ``DataLoader(persistent_workers=True)`` the warm-up uses up batches of the epoch that has begun by then: give
+it a loader of its own then.
+
 Lightning is no dependency of this library; ``python -m examples.lightning_callback`` needs ``pip install lightning``.
 """
 
