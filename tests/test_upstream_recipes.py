@@ -148,6 +148,32 @@ def test_the_codebase_with_more_of_its_files_there_is_meant(checkout, recipe):
     assert recognise(checkout, [other, recipe]) is recipe
 
 
+def test_two_that_fit_as_well_are_not_guessed_between(checkout, recipe, monkeypatch, capsys):
+    other = Recipe(**{**vars(recipe), "name": "another", "codebase": "another/gan"})
+    monkeypatch.setattr(check, "recipes", lambda: [other, recipe])
+    with pytest.raises(SystemExit) as ended:
+        check.main([str(checkout)])
+    assert ended.value.code == 2
+    assert "--recipe another (another/gan) or --recipe someone (someone/gan)" in capsys.readouterr().err
+    assert (checkout / "src/train.py").read_text() == CODE
+    check.main([str(checkout), "--recipe", "someone"])
+    assert (checkout / "src/train.py").read_text() == WARM
+
+
+@pytest.mark.parametrize(
+    ("networks", "name"),
+    [
+        (["networks.py"], "nvlabs_stylegan2_ada"),
+        (["networks_stylegan2.py", "networks_stylegan3.py"], "nvlabs_stylegan3"),
+    ],
+)
+def test_stylegan3_is_not_taken_for_its_forerunner(tmp_path, networks, name):
+    (tmp_path / "training").mkdir()
+    for file in ["training_loop.py", "augment.py", "dataset.py", "loss.py", *networks]:
+        (tmp_path / "training" / file).write_text("")
+    assert recognise(tmp_path, recipes()).name == name
+
+
 def test_all_recipes_are_listed_in_the_readme():
     told = (FOLDER.parent / "README.md").read_text()
     for recipe in recipes():

@@ -144,10 +144,15 @@ def recognise(checkout: Path, known: list[Recipe]) -> Recipe:
     """The recipe for this checkout.
 
     Raises:
-        Refused: where there is none.
+        Refused: where there is none, or more than one that fits as well.
     """
     fitting = [recipe for recipe in known if recipe.fits(checkout)]
     if not fitting:
         names = ", ".join(recipe.codebase for recipe in known)
         raise Refused(f"{checkout} is none of the codebases that there are recipes for: {names}.")
-    return max(fitting, key=lambda recipe: len(recipe.known_by))
+    most = max(len(recipe.known_by) for recipe in fitting)
+    meant = [recipe for recipe in fitting if len(recipe.known_by) == most]
+    if len(meant) > 1:
+        names = " or ".join(f"--recipe {recipe.name} ({recipe.codebase})" for recipe in meant)
+        raise Refused(f"{checkout} may be one of several codebases. Nothing was changed; say which: {names}.")
+    return meant[0]
