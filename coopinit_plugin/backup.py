@@ -11,26 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from coopinit_plugin.batch_parts import HALF
 from coopinit_plugin.borrowed import state_of
 from coopinit_plugin.signals import held
-
-
-def aliases(modules: Iterable[nn.Module]) -> dict[int, Tensor]:
-    """Tensors that share their memory with the user's, by the id of theirs: what ``copy.deepcopy`` takes for copies.
-
-    Left out is what cannot be trained in place: half precision, inference tensors, subclasses of Parameter.
-    """
-    found: dict[int, Tensor] = {}
-    for module in modules:
-        for tensor in state_of(module).values():
-            if tensor.dtype in HALF or tensor.is_inference():
-                continue
-            if type(tensor) is nn.Parameter:
-                found[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
-            elif type(tensor) is Tensor:
-                found[id(tensor)] = tensor.detach()
-    return found
 
 
 @contextmanager
@@ -42,22 +24,29 @@ def backed_up(modules: Iterable[nn.Module]) -> Iterator[None]:
     Raises:
         OSError: where the file cannot be written.
     """
-    tensors = list({id(t): t for module in modules if isinstance(module, nn.Module) for t in _all(module)}.values())
+    tensors = {id(t): t for module in modules if isinstance(module, nn.Module) for t in state_of(module).values()}
+    in_file = [tensor for tensor in tensors.values() if _can_be_filed(tensor)]
+    others = [tensor for tensor in tensors.values() if not _can_be_filed(tensor)]
     with torch.inference_mode(False), tempfile.TemporaryDirectory(prefix="coopinit-") as folder:
         file = Path(folder) / "weights.pt"
-        on_cpu = [tensor.detach() for tensor in tensors if tensor.device.type == "cpu"]
-        elsewhere = [tensor.detach().to("cpu", copy=True) for tensor in tensors if tensor.device.type != "cpu"]
-        torch.save(on_cpu, file)
+        torch.save([tensor.detach() for tensor in in_file], file)
+        kept = [tensor.detach().to("cpu", copy=True) for tensor in others]
         try:
             yield
         except BaseException:
-            with held(signal.SIGINT), torch.no_grad():
-                kept = iter(torch.load(file, weights_only=True, mmap=True)), iter(elsewhere)
-                for tensor in tensors:
-                    tensor.copy_(next(kept[tensor.device.type != "cpu"]))
-                del kept  # Windows removes no file that is mapped
+            with held(signal.SIGINT):
+                _put_back([*in_file, *others], file, kept)
             raise
 
 
-def _all(module: nn.Module) -> list[Tensor]:
-    return [tensor for tensor in state_of(module).values() if type(tensor) in (nn.Parameter, Tensor)]
+def _can_be_filed(tensor: Tensor) -> bool:
+    """Whether it takes up the CPU's memory, and is of a kind that a file of weights may hold."""
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
+
+
+@torch.no_grad()
+def _put_back(tensors: list[Tensor], file: Path, kept: list[Tensor]) -> None:
+    """The file is let go of at the end: Windows removes none that is mapped."""
+    values = [*torch.load(file, weights_only=True, mmap=True), *kept]
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.signals import held
 
 State = dict[str, Tensor]
-Exchange = Callable[[Iterable[nn.Module]], dict[int, Tensor]]  # tensors by the ids of those in whose place they go
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -35,9 +34,7 @@ def device_of(module: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in module.parameters()), None)
 
 
-def copies(
-    generator: nn.Module, discriminator: nn.Module, exchange: Exchange | None = None
-) -> tuple[nn.Module, nn.Module]:
+def copies(generator: nn.Module, discriminator: nn.Module, in_place: bool = False) -> tuple[nn.Module, nn.Module]:
     """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
 
     Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
@@ -45,7 +42,7 @@ def copies(
     Args:
         generator: The user's.
         discriminator: The user's.
-        exchange: Gives tensors that take the place of copies.
+        in_place: Share the memory of parameters and persistent buffers with the user's, where that can be trained in.
 
     Raises:
         CoopInitError: for what is no module, has no parameters or uninitialised ones, or cannot be copied.
@@ -73,7 +70,7 @@ def copies(
             )
         plain.append(module)
     memo = {id(tensor): tensor.detach().clone() for module in plain for tensor in _graph_tensors(module)}
-    memo |= exchange(plain) if exchange is not None else {}
+    memo |= _aliases(plain) if in_place else {}
     try:
         ours_g, ours_d = copy.deepcopy((plain[0], plain[1]), memo)
     except Exception as error:
@@ -139,16 +136,33 @@ def give_back(targets: list[tuple[str, nn.Module, State]], backed_up: bool = Fal
             )
         plan += [(own[key], state[key]) for key in own]
     with torch.inference_mode(False), torch.no_grad():
-        before = [] if backed_up else [tensor.detach().clone() for tensor, _ in plan]
+        before = None if backed_up else [tensor.detach().clone() for tensor, _ in plan]
         with held(signal.SIGINT) as let_through:
             try:
                 for tensor, value in plan:
                     tensor.copy_(value)
                 let_through()
             except BaseException:
-                for (tensor, _), value in zip(plan, before, strict=False):
-                    tensor.copy_(value)
+                if before is not None:
+                    for (tensor, _), value in zip(plan, before, strict=True):
+                        tensor.copy_(value)
                 raise
+
+
+def _aliases(modules: Iterable[nn.Module]) -> dict[int, Tensor]:
+    """Tensors that share their memory with the user's, by the id of theirs: what ``copy.deepcopy`` takes for copies.
+
+    Left out is what cannot be trained in place: half precision, inference tensors, subclasses of Parameter.
+    """
+    found: dict[int, Tensor] = {}
+    for tensor in (tensor for module in modules for tensor in state_of(module).values()):
+        if tensor.dtype in HALF or tensor.is_inference():
+            continue
+        if type(tensor) is nn.Parameter:
+            found[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
+        elif type(tensor) is Tensor:
+            found[id(tensor)] = tensor.detach()
+    return found
 
 
 def _make_single(module: nn.Module) -> None:

@@ -60,8 +60,9 @@ def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) 
             norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
             affine = critic_scale(real, fake, run.gather(norms).flatten().cpu().double())
         else:
-            squares = run.gather(_gradient_norms(pair, x, z, batch).square()) if r1 else torch.zeros(1)
-            penalty = r1 / 2 * float(squares.mean())
+            penalty = 0.0
+            if r1 and scalable:
+                penalty = r1 / 2 * float(run.gather(_gradient_norms(pair, x, z, batch).square()).mean())
             affine = line_search(loss, real, fake, penalty=penalty, scalable=scalable, shiftable=shiftable)
         affine = Affine(affine.scale if scalable else 1.0, affine.shift if shiftable else 0.0)
         heads.apply(affine)

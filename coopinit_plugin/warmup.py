@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from coopinit_plugin.adapter import Adapter, Pair
 from coopinit_plugin.averaging import AveragedGenerator
-from coopinit_plugin.backup import aliases, backed_up
+from coopinit_plugin.backup import backed_up
 from coopinit_plugin.balance import step_size
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
@@ -121,10 +121,12 @@ def warm_start(
                 if output_dir is not None and run.is_main:
                     result.save_pretrained(output_dir)
                     checkpoints.remove()
-        targets = [("generator", generator), *((f"ema[{index}]", net) for index, net in enumerate(averaged))]
         give_back(
-            [(name, module, result.generator_state) for name, module in targets]
-            + [("discriminator", discriminator, result.discriminator_state)],
+            [
+                ("generator", generator, result.generator_state),
+                ("discriminator", discriminator, result.discriminator_state),
+                *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
+            ],
             backed_up=config.low_memory,
         )
     return result
@@ -151,8 +153,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
         run.loader(loader) as (part, is_part),
     ):
-        exchange = aliases if config.low_memory else None
-        G, D = (net.to(run.device) for net in copies(generator, discriminator, exchange))
+        G, D = (net.to(run.device) for net in copies(generator, discriminator, in_place=config.low_memory))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         generators = loader_generators(loader)
         batches = Batches(part, run.device, generators)
@@ -208,7 +209,7 @@ def _iterate(
     seed_all(config.seed, run.index)  # from here on each process draws its own noise
     average = run.average if run.processes > 1 else None
     x, z, batch = pair.draw(batches.peek(), run.device)
-    if not config.low_memory:
+    if not config.low_memory:  # it would take a copy of D's weights
         lay_out(pair.D, lambda: pair.score(x, z, batch), x)
     if config.compile:
         pair.D.compile()
@@ -217,10 +218,9 @@ def _iterate(
     settings = Settings(config.noise_scale, config.energy_l2, scale, average=average)
     plateau = Plateau(SlicedWasserstein(x, scale), run.gather, run.processes)
     history: list[StepReport] = []
+    best_on = torch.device("cpu") if config.low_memory else run.device
     progress = Progress(
-        *(pair, adam_g, adam_d, step, averaged, plateau, batches, generators, scale, history),
-        best=[],
-        best_on=torch.device("cpu") if config.low_memory else run.device,
+        pair, adam_g, adam_d, step, averaged, plateau, batches, generators, scale, history, best=[], best_on=best_on
     )
     if saved is not None:
         progress.load_state_dict(saved, run)

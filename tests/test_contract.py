@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
 
-from coopinit_plugin import CoopInitError, WarmStartConfig, warm_start
+from coopinit_plugin import CoopInitError, WarmStartConfig, borrowed, warm_start, warmup
 
 
 def warm(G, D, loader, *, adapter=None, **given):
@@ -589,6 +589,27 @@ def test_low_memory_restores_averaged_copies_and_what_half_precision_keeps_apart
     before = Snapshot(G, D, ema)
     with pytest.raises(CoopInitError, match=r"ema\[0\]"):
         warm(G, D, vectors(), config=short(low_memory=True), ema=[ema])
+    before.assert_unchanged()
+
+
+class Named(nn.Parameter):
+    """A parameter of the user's own kind."""
+
+
+@pytest.mark.parametrize("at", [1, 5, 8])
+def test_low_memory_restores_every_kind_of_parameter(writes, at, monkeypatch):
+    G, D = mlp_pair()
+    G[0].weight, D[0].weight = Named(G[0].weight.detach()), Named(D[0].weight.detach())
+    before = Snapshot(G, D)
+
+    def give_back(*arguments, **options):
+        writes.watch(G, D)
+        writes.at, writes.then = at, lambda: (_ for _ in ()).throw(Injected("injected"))
+        borrowed.give_back(*arguments, **options)
+
+    monkeypatch.setattr(warmup, "give_back", give_back)
+    with pytest.raises(Injected):
+        warm(G, D, vectors(), config=short(low_memory=True))
     before.assert_unchanged()
 
 
