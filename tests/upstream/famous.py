@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -112,21 +113,11 @@ def biggan(folder: Path) -> Any:
     return G, D, labelled(3, 32, 32)
 
 
-class Both(nn.Module):
-    """The six lines of the presets' documentation, with the loop's own way from styles to image."""
-
-    def __init__(self, S: nn.Module, G: nn.Module) -> None:
-        super().__init__()
-        self.S, self.G = S, G
-
-    def forward(self, z: Any, noise: Any) -> Any:
-        return self.G(self.S(z)[:, None].expand(-1, self.G.num_layers, -1), noise)
-
-
 def lucidrains(folder: Path) -> Any:
     made = definitions(folder / "stylegan2_pytorch/stylegan2_pytorch.py", filter2d=lambda x, f, normalized: x)
-    S, G = made["StyleVectorizer"](32, 2), made["Generator"](32, 32, network_capacity=2)
-    return Both(S, G), made["Discriminator"](32, network_capacity=2), [(x + 1) / 2 for x in batches(3, 32, 32)]
+    GAN = SimpleNamespace(S=made["StyleVectorizer"](32, 2), G=made["Generator"](32, 32, network_capacity=2))
+    D = made["Discriminator"](32, network_capacity=2)
+    return presets.LucidrainsGenerator(GAN), D, [(x + 1) / 2 for x in batches(3, 32, 32)]
 
 
 def lightweight(folder: Path) -> Any:
@@ -187,7 +178,7 @@ ENTRIES = [
     Upstream(
         "lucidrains/stylegan2-pytorch", "ce7f830bc10d037cddc75d6166904baf07945cf6", "MIT", "S and G as one", lucidrains,
         lambda n, batch: (torch.randn(n, 32), torch.rand(n, 32, 32, 1)), spread, itself, lambda D, x, batch: D(x)[0],
-        low(hinge), False, adapter=own(presets.lucidrains_stylegan2(32)), extra=6,
+        low(hinge), False, adapter=own(presets.lucidrains_stylegan2(32)),
     ),
     Upstream(
         "lucidrains/lightweight-gan", "efbec4570b7cb715e05058eccc518dc1a5753523", "MIT", "64²", lightweight, normal(32),
