@@ -94,6 +94,13 @@ def save_story(
     plt.close(figure)
 
 
+def finish(what: str, runs: list[Run], path: Path, **panels: Any) -> None:
+    """End a comparison: save its story, and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_story(what, runs, path, **panels)
+    print(f"\nPicture: {path}")
+
+
 def draw_curves(axes: Axes, runs: list[Run]) -> None:
     """The score of each run against its seconds, the warm-up shaded."""
     highest = 1.05 * max(score for run in runs for _, score in run.curve)

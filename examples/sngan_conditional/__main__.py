@@ -8,7 +8,7 @@ from examples.runs import Run, compared, parser, report
 from examples.sngan_conditional.digits import Digits, as_asked, sample, show_classes
 from examples.sngan_conditional.networks import pair
 from examples.sngan_conditional.train import train
-from examples.story import save_story
+from examples.story import finish
 
 
 def main() -> None:
@@ -31,10 +31,7 @@ def main() -> None:
     print("\nDigits that read as the class that was asked for:")
     for run in runs:
         print(f"{run.seed:>4}  {run.name:<12}  {as_asked(run.after):.1%}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "sngan_conditional.png"
-    save_story("conditional SNGAN", runs, path, show=show_classes)
-    print(f"\nPicture: {path}")
+    finish("conditional SNGAN", runs, options.out / "sngan_conditional.png", show=show_classes)
 
 
 if __name__ == "__main__":

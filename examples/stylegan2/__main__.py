@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from examples.dcgan.data import Task, distance_task, folder_task
 from examples.digits import StackedDigits
 from examples.runs import Run, compared, parser, report
-from examples.story import save_story
+from examples.story import finish
 from examples.study.tasks import photograph_patches
 from examples.stylegan2.model import Discriminator, Generator
 from examples.stylegan2.train import train
@@ -46,10 +46,7 @@ def main() -> None:
 
     runs = compared(start, options)
     report(runs)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "stylegan2.png"
-    save_story("small StyleGAN2", runs, path)
-    print(f"Picture: {path}")
+    finish("small StyleGAN2", runs, options.out / "stylegan2.png")
 
 
 def patches_task() -> Task:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from examples.runs import Run, compared, parser, report
-from examples.story import COLOURS, save_story
+from examples.story import COLOURS, finish
 from examples.timeseries.detection import STEPS, Machine
 from examples.timeseries.networks import Discriminator, Generator
 from examples.timeseries.train import train
@@ -44,10 +44,8 @@ def main() -> None:
     print(f"\nAverage precision of a detector trained with {options.defects} defects and")
     for name, values in found.items():
         print(f"{name:<28}  median {median(values):.3f}   {'  '.join(f'{value:.3f}' for value in values)}")
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "timeseries.png"
-    save_story("1-D DCGAN", runs, path, show=show_signals, beside=lambda axes: draw_precision(axes, found))
-    print(f"\nPicture: {path}")
+    finish("1-D DCGAN", runs, path, show=show_signals, beside=lambda axes: draw_precision(axes, found))
 
 
 @torch.no_grad()

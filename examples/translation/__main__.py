@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from examples.runs import Run, compared, parser, report
-from examples.story import save_story
+from examples.story import finish
 from examples.translation.data import Outlines
 from examples.translation.networks import Discriminator, Generator
 from examples.translation.train import train
@@ -32,10 +32,7 @@ def main() -> None:
 
     runs = compared(start, options)
     report(runs)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "translation.png"
-    save_story("translation network", runs, path, show=task.show)
-    print(f"\nPicture: {path}")
+    finish("translation network", runs, options.out / "translation.png", show=task.show)
 
 
 @torch.no_grad()
