@@ -14,17 +14,16 @@ class Cost:
     The unit is the run's own mean iteration, so that a machine that is slower today, or busy, tilts no comparison. A
     run under another loss than the setting's pays for each of its iterations what it takes in those of the setting.
 
+    Args:
+        iteration: Seconds of one of the run's adversarial iterations, until it has done some.
+        price: Of one of them.
+
     Attributes:
         iterations: Adversarial iterations done.
-        price: Of one of them.
     """
 
     def __init__(self, iteration: float, price: float = 1.0) -> None:
-        """Args:
-        iteration: Seconds of one of the run's adversarial iterations, until it has done some.
-        price: Of one of them.
-        """
-        self.iterations, self.price = 0, price
+        self.iterations, self._price = 0, price
         self._iteration = iteration
         self._start: float | None = None
         self._spent = 0.0
@@ -44,7 +43,7 @@ class Cost:
         """When so many adversarial iterations were done."""
         start = self.seconds if self._start is None else self._start
         own = (self.seconds - start) / self.iterations if self.iterations else self._iteration
-        return (start / own + iterations) * self.price
+        return (start / own + iterations) * self._price
 
     def begin(self) -> None:
         """The start is over, the adversarial stage begins."""
@@ -66,8 +65,9 @@ def seconds_apart(stages: Sequence[Iterator[None]], rounds: int, until: type[Exc
     for _ in range(rounds):
         for stage, times in zip(stages, taken, strict=True):
             began = time.process_time()
-            with suppress(until, StopIteration):
+            with suppress(until, StopIteration):  # the one where it ends, the other ever after
                 next(stage)
                 times.append(time.process_time() - began)
-            times[:] = times or [time.process_time() - began]
+            if not times:  # it ended in its first step
+                times.append(time.process_time() - began)
     return [statistics.median(times) for times in taken]
