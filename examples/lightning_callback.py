@@ -2,7 +2,7 @@
 
 ``Trainer(callbacks=[WarmStart()])``. The callback runs before the first training step (``on_train_start``), when the
 networks are on their device and the loader is there. It does nothing where a run is resumed: the weights come from the
-checkpoint then. With several processes each of them calls it, and all warm up together on their shares of the data.
+checkpoint then. It was run in one process on a CPU; several have not been tried with it.
 
 With ``DataLoader(persistent_workers=True)`` the warm-up uses up batches of the epoch that has begun by then: give
 it a loader of its own then.

@@ -10,6 +10,7 @@ What a warm-up holds between two iterations beside the user's G and D, in units 
 |---|---|---|---|---|
 | 1 | 2 | ½ | 1 | 3½ or 4½ |
 
+With ``low_memory=True`` the copies are the user's own tensors and the best moment waits on the CPU: 2½ are left.
 The last column is counted, too: bytes of all tensors then alive, less the user's networks and data. Gradients (1) are
 held from each backward pass to the step of the optimizers. When the loop is over, Adams and the best moment are gone
 before the result's CPU copy (1) is made, and with it the values that the user's networks go back to if the writing of
