@@ -54,7 +54,7 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
     with executed(D, seen):
         base = f()
     executed_last_first = [D, *(module for _, module, _, _ in reversed(seen))]
-    layers = [module for module in dict.fromkeys(executed_last_first) if _own_parameters(module)][:DEEPEST]
+    layers = [module for module in dict.fromkeys(executed_last_first) if own_parameters(module)][:DEEPEST]
 
     def scaled(parameters: list[nn.Parameter], factor: float) -> Tensor:
         values = [parameter.clone() for parameter in parameters]
@@ -69,7 +69,7 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
     heads: list[nn.Parameter] = []
     complete = False
     for layer in layers:
-        tried = heads + [p for p in _own_parameters(layer) if not any(p is head for head in heads)]
+        tried = heads + [p for p in own_parameters(layer) if not any(p is head for head in heads)]
         twice, thrice = scaled(tried, 2.0), scaled(tried, 3.0)
         if _alike(thrice - base, 2 * (twice - base), base) and not _alike(twice, base, base):
             heads = tried
@@ -78,7 +78,7 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
                 break
 
     if complete:
-        layers = [m for m in layers if any(p is head for p in _own_parameters(m) for head in heads)]
+        layers = [m for m in layers if any(p is head for p in own_parameters(m) for head in heads)]
     for layer in layers[:4]:
         bias = layer._parameters.get("bias")
         if bias is None:
@@ -96,7 +96,7 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
     return Heads(heads if complete else [], None, 1.0)
 
 
-def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
+def own_parameters(module: nn.Module) -> list[nn.Parameter]:
     """A layer's own parameters, those under a parametrization of them included."""
     own = [p for p in module._parameters.values() if p is not None]
     inside = getattr(module, "parametrizations", None)

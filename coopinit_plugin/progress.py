@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from coopinit_plugin.batch_parts import move
 from coopinit_plugin.batches import Batches
 from coopinit_plugin.checkpoint import put_back, put_back_adam, tensors_of
 from coopinit_plugin.engine import Engine
+from coopinit_plugin.iteration import Settings
 from coopinit_plugin.randomness import random_state, set_random_state
 from coopinit_plugin.report import StepReport
 from coopinit_plugin.stopping import Plateau
@@ -29,28 +30,32 @@ class Progress:
         adam_g: G's optimizer.
         adam_d: D's.
         step: The chain's step size.
+        settings: Of an iteration; among them σ of each tensor of a sample, as first measured.
         averaged: G's weights, averaged.
         plateau: The stop.
+        sizes: Of D's layers at the start.
         batches: The data.
         generators: Random generators of the loader.
-        scale: σ of each tensor of a sample, as first measured.
+        identity: What a checkpoint has to agree with.
+        best_on: Where the best moment's values are kept.
         history: One row an iteration.
         best: Values of the tensors at the best moment, or nothing.
-        best_on: Where they are kept.
     """
 
     pair: Pair
     adam_g: torch.optim.Optimizer
     adam_d: torch.optim.Optimizer
     step: BalancedStep
+    settings: Settings
     averaged: AveragedGenerator
     plateau: Plateau
+    sizes: list[float]
     batches: Batches
     generators: list[torch.Generator]
-    scale: list[float]
-    history: list[StepReport]
-    best: list[Tensor]
+    identity: dict[str, Any]
     best_on: torch.device
+    history: list[StepReport] = field(default_factory=list)
+    best: list[Tensor] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -69,7 +74,7 @@ class Progress:
         for tensor, value in zip(self.tensors, self.best, strict=True):
             tensor.copy_(value)
 
-    def state_dict(self, run: Engine, identity: dict[str, Any]) -> dict[str, Any]:
+    def state_dict(self, run: Engine) -> dict[str, Any]:
         """Everything, of all processes; every process has to ask for it."""
         own = {
             "randomness": random_state(self.generators),
@@ -78,7 +83,7 @@ class Progress:
             "buffers": [dict(net.named_buffers()) for net in (self.pair.G, self.pair.D)],
         }
         return {
-            "identity": identity,
+            "identity": self.identity,
             "processes": run.gather_objects(own),
             "G": dict(self.pair.G.named_parameters()),
             "D": dict(self.pair.D.named_parameters()),
@@ -86,7 +91,8 @@ class Progress:
             "adam_d": self.adam_d.state_dict(),
             "step": (self.step.size, self.step.number),
             "averaged": self.averaged.tensors,
-            "scale": self.scale,
+            "scale": self.settings.scale,
+            "sizes": self.sizes,
             "history": [list(vars(row).values()) for row in self.history],
             "best": self.best,
         }
@@ -101,6 +107,7 @@ class Progress:
         put_back_adam(self.adam_g, state["adam_g"])
         put_back_adam(self.adam_d, state["adam_d"])
         self.step.size, self.step.number = state["step"]
+        self.sizes[:] = state["sizes"]
         for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
             tensor.copy_(value)
         self.history[:] = [StepReport(*row) for row in state["history"]]

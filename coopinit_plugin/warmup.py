@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from coopinit_plugin.adapter import Adapter, Pair
 from coopinit_plugin.averaging import AveragedGenerator
@@ -24,27 +21,25 @@ from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
 from coopinit_plugin.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.engine import Engine, engine
+from coopinit_plugin.engine import engine
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
-from coopinit_plugin.iteration import Settings, cooperate
+from coopinit_plugin.iteration import Settings
+from coopinit_plugin.layer_sizes import layer_sizes, restore_sizes
 from coopinit_plugin.layout import lay_out
+from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.measures import SlicedWasserstein
 from coopinit_plugin.memory import explained_memory
-from coopinit_plugin.modes import likelihood_mode, settle
+from coopinit_plugin.modes import kept_modes, likelihood_mode, settle
 from coopinit_plugin.progress import Progress
 from coopinit_plugin.randomness import borrowed_randomness, loader_generators, seed_all
-from coopinit_plugin.report import Statistics, StepReport, check_weights, spread
+from coopinit_plugin.report import StepReport, check_weights, spread
 from coopinit_plugin.result import CONFIG, WarmStart
-from coopinit_plugin.signals import Termination
 from coopinit_plugin.stopping import Plateau, concern
 from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
-
-BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
-BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # fits 80 columns; no estimate: the stop is not known
 
 
 def warm_start(
@@ -116,7 +111,7 @@ def warm_start(
                 if not begun:
                     checkpoints.remove()
                 saved = checkpoints.read() if begun else None
-                stage = _Stage(config, run, checkpoints, saved, callback, progress)
+                stage = Stage(config, run, checkpoints, saved, callback, progress)
                 result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
                 if output_dir is not None and run.is_main:
                     result.save_pretrained(output_dir)
@@ -132,20 +127,7 @@ def warm_start(
     return result
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What the call asks for, and where it runs."""
-
-    config: WarmStartConfig
-    run: Engine
-    checkpoints: Checkpoints
-    saved: dict[str, Any] | None
-    callback: Callable[[StepReport], bool | None] | None
-    progress: bool
-    began: float = field(default_factory=time.perf_counter)
-
-
-def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapter: Adapter, stage: _Stage) -> WarmStart:
+def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapter: Adapter, stage: Stage) -> WarmStart:
     """Everything that happens on copies."""
     config, run = stage.config, stage.run
     with (
@@ -165,14 +147,20 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             logger.warning(warning)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
-        history, stopped_by, distance = _iterate(pair, averaged, batches, generators, stage)
+        progress = _begin(pair, averaged, batches, generators, stage)
+        stopped_by, distance = iterate(progress, stage)
         averaged.hand_over()
+        history = progress.history
         if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(distance)):
             logger.warning(worry)
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
-        handed_over = hand_over(
-            dataclasses.replace(pair, precision=nullcontext), batches, config.handover, config.r1, run
-        )
+        pair = dataclasses.replace(pair, precision=nullcontext)
+        x, z, batch = pair.draw(batches.peek(), run.device)
+        with kept_modes(D):
+            likelihood_mode(D)
+            resized = restore_sizes(D, progress.sizes, lambda: pair.score(x, z, batch))
+        run.from_main([*tensors_of(D).values()])  # each process has judged by its own batch
+        handed_over = hand_over(pair, batches, config.handover, config.r1, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         check_weights(G, "G", config)
         check_weights(D, "D", config)
@@ -185,6 +173,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "distance_last": history[-1].distance,
             "distance_kept": distance,
             "displacement_last": history[-1].displacement,
+            "layers_resized": resized,
             **handed_over,
         }
         origin = witness.origin(loader, run.processes)
@@ -193,16 +182,15 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _iterate(
-    pair: Pair, averaged: AveragedGenerator, batches: Batches, generators: list[torch.Generator], stage: _Stage
-) -> tuple[list[StepReport], str, float | None]:
-    """Cooperative iterations until the stop: (history, reason of the stop, distance of what is handed over)."""
+def _begin(
+    pair: Pair, averaged: AveragedGenerator, batches: Batches, generators: list[torch.Generator], stage: Stage
+) -> Progress:
+    """All that moves, made ready: at the start, or where the checkpoint left it."""
     config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
     likelihood_mode(pair.D)
     adam_g = torch.optim.Adam(_trainable(pair.G), lr=config.lr_generator, betas=config.betas)
     adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
-    step = step_size(config.step_size, config.langevin_steps)
     same = identity(config, run.processes, G=pair.G, D=pair.D)
     if saved is not None:
         check_same(saved["identity"], same, stage.checkpoints.path)
@@ -215,92 +203,25 @@ def _iterate(
         pair.D.compile()
     settle(pair.D, lambda: pair.score(x, z, batch), average)
     scale = saved["scale"] if saved is not None else spread(x, run.gather)
-    settings = Settings(config.noise_scale, config.energy_l2, scale, average=average)
-    plateau = Plateau(SlicedWasserstein(x, scale), run.gather, run.processes)
-    history: list[StepReport] = []
-    best_on = torch.device("cpu") if config.low_memory else run.device
     progress = Progress(
-        pair, adam_g, adam_d, step, averaged, plateau, batches, generators, scale, history, best=[], best_on=best_on
+        pair=pair,
+        adam_g=adam_g,
+        adam_d=adam_d,
+        step=step_size(config.step_size, config.langevin_steps),
+        settings=Settings(config.noise_scale, config.energy_l2, scale, average=average),
+        averaged=averaged,
+        plateau=Plateau(SlicedWasserstein(x, scale), run.gather, run.processes),
+        sizes=layer_sizes(pair.D),
+        batches=batches,
+        generators=generators,
+        identity=same,
+        best_on=torch.device("cpu") if config.low_memory else run.device,
     )
     if saved is not None:
         progress.load_state_dict(saved, run)
     elif run.any(stage.checkpoints.due)[0]:
-        stage.checkpoints.write(progress.state_dict(run, same))
-
-    before = history[-1].seconds if history else 0.0
-    began = last = time.perf_counter()
-    hidden = not (stage.progress and run.is_main)
-    with (
-        Termination(stage.checkpoints.path is not None) as termination,
-        tqdm(
-            total=config.most_iterations, initial=len(history), desc="CoopInit", bar_format=BAR, disable=hidden
-        ) as bar,
-    ):
-        for iteration in range(len(history) + 1, config.most_iterations + 1):
-            x, z, batch = pair.draw(next(batches), run.device)
-            outcome = cooperate(pair, x, z, batch, step, settings, adam_g, adam_d)
-            averaged.update(iteration)
-
-            found = Statistics.pooled(run.gather(outcome.statistics).tolist())
-            found.check(iteration, x, config)
-            if step.size is None and iteration >= BLIND_ITERATIONS:
-                raise CoopInitError(_blind(iteration))
-            used, steps = step.size or 0.0, step.steps
-            step.update(found.real - found.refined, found.spread, found.drift)
-            plateau.observe(x, outcome.fake)
-
-            now = time.perf_counter()
-            report = StepReport(
-                iteration=iteration,
-                real=found.real,
-                refined=found.refined,
-                spread=found.spread,
-                step_size=used,
-                langevin_steps=steps,
-                displacement=found.displacement,
-                distance=plateau.last,
-                seconds=before + now - began,
-            )
-            history.append(report)
-            run.log(report.measures, iteration)
-            bar.set_postfix_str(report.in_words, refresh=False)
-            bar.update()
-            stopped = stage.callback is not None and run.is_main and stage.callback(report) is False
-            late = before + now - stage.began + (now - last) > (config.max_seconds or math.inf)
-            last = now
-            stopped, late, ended, due = run.any(stopped, late, termination.asked, stage.checkpoints.due)
-            if stopped:
-                return history, "callback", plateau.last
-            if config.iterations == "auto":
-                if plateau.at_best:
-                    progress.remember()
-                if plateau.verdict is not None:
-                    return history, plateau.verdict, _best_kept(progress)
-            if late:
-                return history, "max_seconds", _best_kept(progress)
-            if ended or due:
-                stage.checkpoints.write(progress.state_dict(run, same))
-            if ended:
-                termination.obey(stage.checkpoints.path)
-    if config.iterations == "auto":
-        return history, "max_iterations", _best_kept(progress)
-    return history, "iterations", plateau.last
-
-
-def _best_kept(progress: Progress) -> float | None:
-    """Go back where the best moment has passed; the distance of the weights that are handed over."""
-    plateau = progress.plateau
-    if not progress.best or not plateau.past_its_best:
-        return plateau.last
-    if plateau.verdict == "worse":
-        logger.warning(
-            "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up went wrong and "
-            "ends here, with the weights of its best moment.",
-            plateau.last,
-            plateau.best,
-        )
-    progress.go_back()
-    return plateau.best
+        stage.checkpoints.write(progress.state_dict(run))
+    return progress
 
 
 def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
@@ -309,14 +230,6 @@ def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
     was, now = ({"config": settings(made), "processes": 1, "tensors": {}} for made in (result.config, config))
     check_same(was, now, folder)
     return result
-
-
-def _blind(iteration: int) -> str:
-    return (
-        f"The gradient of D's score with respect to its input was exactly zero in {iteration} iterations: the chain "
-        "cannot move. Does D round, threshold or re-scale its input away, or is a layer dead? Give a differentiable "
-        "score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
-    )
 
 
 def _check_arguments(config: Any, adapter: Any, output_dir: Any, resume: bool) -> None:

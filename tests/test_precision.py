@@ -43,7 +43,7 @@ def test_under_bf16_every_layer_runs_in_it_and_everything_between_in_single_prec
         samples.add((outcome.fake.dtype, outcome.statistics.dtype))
         return outcome
 
-    monkeypatch.setattr("coopinit_plugin.warmup.cooperate", observed)
+    monkeypatch.setattr("coopinit_plugin.loop.cooperate", observed)
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
 
     single = torch.float32

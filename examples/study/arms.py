@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +26,14 @@ class Arm:
         changes: Of the library's default settings.
         keep: Whose warm weights are kept: ``"GD"``, ``"G"`` or ``"D"``.
         objective: The adversarial loss in place of the setting's own.
+        resized: Whether D's layers get back their sizes.
     """
 
     start: str = "random"
     changes: dict[str, Any] = field(default_factory=dict)
     keep: str = "GD"
     objective: str | None = None
+    resized: bool = True
 
     @property
     def needs_ours(self) -> bool:
@@ -58,6 +62,7 @@ ABLATIONS = {
     "only-g": Arm("warm", keep="G"),
     "only-d": Arm("warm", keep="D"),
     "no-handover": Arm("warm", {"handover": "none"}),
+    "no-sizes": Arm("warm", resized=False),
     "no-averaging": Arm("warm", {"averaging": 0.0}),
     "no-balance-0.1": Arm("warm", {"step_size": 0.1}),
     "no-balance-1": Arm("warm", {"step_size": 1.0, "noise": 0.06}),
@@ -75,13 +80,16 @@ SENSITIVITY = {
     for steps in (1, 2, 5, 10)
 }
 
-ARMS |= ABLATIONS | SENSITIVITY
+FIXED_NUMBERS = {f"its={n}": Arm("warm", {"iterations": n}) for n in (50, 100, 150, 200, 300, 400)}
+
+ARMS |= ABLATIONS | SENSITIVITY | FIXED_NUMBERS
 
 
 def warm(arm: Arm, G: nn.Module, D: nn.Module, loader: Iterable[Tensor], config: WarmStartConfig) -> WarmStart:
     """The warm-up; where only one network's weights are to be kept the other gets its own back."""
     before = copy.deepcopy((G.state_dict(), D.state_dict()))
-    result = warm_start(G, D, loader, config=config, progress=False)
+    with nullcontext() if arm.resized else patch("coopinit_plugin.warmup.restore_sizes", return_value=0):
+        result = warm_start(G, D, loader, config=config, progress=False)
     if "G" not in arm.keep:
         G.load_state_dict(before[0])
     if "D" not in arm.keep:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from examples.study.arms import ABLATIONS, SENSITIVITY
+from examples.study.arms import ABLATIONS, FIXED_NUMBERS, SENSITIVITY
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ def _sensitivity() -> Iterator[tuple[Setting, list[str]]]:
         yield Setting("digits", "non_saturating", norm), list(SENSITIVITY)
 
 
+def _stop() -> Iterator[tuple[Setting, list[str]]]:
+    for setting, _ in _grid():
+        if setting.lr == 2e-4 and setting.d_width == 1:
+            yield setting, ["ours", *FIXED_NUMBERS]
+
+
 def _patches() -> Iterator[tuple[Setting, list[str]]]:
     arms = ["random", "ours", "fixed", "vae", "sliced"]
     yield Setting("patches", "non_saturating"), [*arms, "r1-1"]
@@ -112,6 +118,7 @@ PARTS = {
     "grid": (_grid, range(3)),
     "ablation": (_ablation, range(5)),
     "sensitivity": (_sensitivity, range(3)),
+    "stop": (_stop, range(3)),
     "patches": (_patches, range(5)),
     "series": (_series, range(5)),
     "multimodal": (_multimodal, range(5)),

@@ -1,0 +1,123 @@
+"""D's layers as large as they were: the warm-up changes what D computes, not how fast it goes on learning.
+
+A step of the adversarial loop's Adam moves each entry of a weight W by about its learning rate η, and so what the layer
+does by η/σ(W) of itself, σ the largest singular value. The warm-up makes layers two to three times larger; left so, D
+learns two to three times more slowly than from random weights, and G runs away from it in the first hundred iterations.
+
+How large a layer is can often be chosen freely: a normalisation after it undoes any factor, and where the activation is
+positively homogeneous (ReLU, LeakyReLU) the next layer can make up for it. So every layer, from the first on, gets the
+size it had, where that leaves D's logits as they are; the last layer keeps what is left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from coopinit_plugin.adapter import executed
+from coopinit_plugin.heads import own_parameters
+from coopinit_plugin.modes import normalisers
+
+ALIKE = 0.1  # of the logits' standard deviation: what they may move; BatchNorm's ε is worth about half as much
+NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
+
+Way = list[tuple[Tensor, int]]  # what is multiplied by which power of a factor
+Undo = list[tuple[Tensor, Tensor]]
+
+
+@torch.no_grad()
+def layer_sizes(D: nn.Module) -> list[float]:
+    """σ of each of D's weights that are matrices or kernels, taken as ``(rows, everything else)``."""
+    return [_size(weight) for weight in _weights(D)]
+
+
+@torch.no_grad()
+def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> int:
+    """Give every layer the size it had, where D's logits stay the same.
+
+    Args:
+        D: The discriminator; changed in place.
+        sizes: What :func:`layer_sizes` said before.
+        f: The logits of a fixed batch, ``(N,)``.
+
+    Returns:
+        The number of weights that were changed.
+    """
+    wanted = dict(zip(map(id, _weights(D)), sizes, strict=True))
+    seen: list[tuple[str, nn.Module, object, object]] = []
+    with executed(D, seen):
+        base = f()
+    modules = list(dict.fromkeys(module for name, module, _, _ in seen if "parametrizations." not in f"{name}."))
+    modules.append(D)  # its own parameters, where it has some
+    layers = [index for index, module in enumerate(modules) if _matrices(module)]
+    passed_on: list[Undo] = []  # to layers further back, of which none has its own size yet
+    changed = 0
+    for index, after in zip(layers, [*layers[1:], None], strict=True):
+        layer, between = modules[index], modules[index + 1 : after]
+        following = [] if after is None else _matrices(modules[after])
+        for weight in _matrices(layer):
+            size, now = wanted.get(id(weight), 0.0), _size(weight)
+            if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:
+                continue
+            for way in _ways(weight, layer, between, following):
+                if (undo := _multiplied(way, size / now, f, base)) is not None:
+                    changed += 1
+                    passed_on = [*passed_on, undo] if way[-1][1] < 0 else []
+                    break
+            else:
+                if after is not None:  # it must not be left with what those before it passed on
+                    changed -= len(passed_on)
+                    while passed_on:
+                        _put_back(passed_on.pop())
+    return changed
+
+
+def _ways(
+    weight: nn.Parameter, layer: nn.Module, between: list[nn.Module], following: list[nn.Parameter]
+) -> Iterator[Way]:
+    """What may have to be multiplied with a weight for the function to stay, the likeliest last."""
+    yield [(weight, 1)]
+    norm = next((module for module in between if normalisers(module) == [module]), None)
+    before_norm = between if norm is None else between[: between.index(norm)]
+    biases = [module._parameters.get("bias") for module in (layer, *before_norm)]
+    own: Way = [(weight, 1), *((bias, 1) for bias in biases if bias is not None)]
+    if len(own) > 1:
+        yield own
+    if isinstance(norm, _NormBase) and norm.running_mean is not None and norm.running_var is not None:
+        yield [*own, (norm.running_mean, 1), (norm.running_var, 2)]
+    elif following:
+        yield own + [(parameter, -1) for parameter in following]
+
+
+def _multiplied(way: Way, factor: float, f: Callable[[], Tensor], base: Tensor) -> Undo | None:
+    """Multiply; where the logits of the batch are not the same any more, put everything back."""
+    undo = [(tensor, tensor.clone()) for tensor, _ in way]
+    for tensor, power in way:
+        tensor.mul_(factor**power)
+    moved = f() - base
+    if float((moved - moved.mean()).abs().max()) <= ALIKE * float(base.std(correction=0)):
+        return undo
+    _put_back(undo)
+    return None
+
+
+def _put_back(undo: Undo) -> None:
+    for tensor, value in undo:
+        tensor.copy_(value)
+
+
+def _weights(D: nn.Module) -> list[nn.Parameter]:
+    return [p for p in D.parameters() if p.ndim > 1 and p.requires_grad and p.is_floating_point()]
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in own_parameters(module) if p.ndim > 1 and p.requires_grad]
+
+
+def _size(weight: Tensor) -> float:
+    matrix = weight.detach().flatten(1).float()
+    gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+    return float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0.0).sqrt())  # ten times faster than the singular values

@@ -1,0 +1,179 @@
+"""D's layers as large as they were, wherever that leaves its logits as they are; elsewhere untouched, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from snapshot import Snapshot
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin.layer_sizes import ALIKE, layer_sizes, restore_sizes
+
+INPUTS, WIDTH = 6, 8
+X = torch.randn(32, INPUTS, generator=torch.Generator().manual_seed(0))
+
+
+def body(*between: nn.Module, wrap=lambda layer: layer) -> nn.Sequential:
+    """Two layers with `between` behind the first one, and a last layer."""
+    return nn.Sequential(
+        wrap(nn.Linear(INPUTS, WIDTH)),
+        *between,
+        nn.LeakyReLU(0.2),
+        wrap(nn.Linear(WIDTH, WIDTH)),
+        nn.ReLU(),
+        nn.Linear(WIDTH, 1),
+    )
+
+
+class Residual(nn.Module):
+    """x + B relu(A x): A's size is free, the block's is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(INPUTS, WIDTH), nn.Linear(WIDTH, INPUTS), nn.Linear(INPUTS, 1)
+
+    def forward(self, x):
+        return self.head(torch.relu(x + self.b(torch.relu(self.a(x)))))
+
+
+def logits(D: nn.Module) -> torch.Tensor:
+    return D(X).flatten()
+
+
+def grown(D: nn.Module, by: float = 2.5) -> list[float]:
+    """The sizes of D before its layers grew."""
+    D.train()
+    with torch.no_grad():
+        for _ in range(20):
+            D(X)  # running statistics, singular vectors
+    D.eval()
+    sizes = layer_sizes(D)
+    with torch.no_grad():
+        for parameter in D.parameters():
+            parameter.mul_(by)
+        D.train()
+        for _ in range(100):
+            D(X)
+    D.eval()
+    return sizes
+
+
+FREE = {
+    "no normalisation": (body, 2),
+    "BatchNorm": (lambda: body(nn.BatchNorm1d(WIDTH)), 2),
+    "LayerNorm": (lambda: body(nn.LayerNorm(WIDTH)), 2),
+    "spectral norm": (lambda: body(wrap=parametrizations.spectral_norm), 2),
+    "old spectral norm": (lambda: body(wrap=torch.nn.utils.spectral_norm), 2),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_layers_get_their_size_and_the_logits_stay(name):
+    torch.manual_seed(0)
+    D, expected = FREE[name][0](), FREE[name][1]
+    sizes = grown(D)
+    with torch.no_grad():
+        before = logits(D)
+        changed = restore_sizes(D, sizes, lambda: logits(D))
+        moved = logits(D) - before
+    assert changed == expected
+    assert float((moved - moved.mean()).abs().max()) <= 2 * ALIKE * float(before.std())
+    restored = layer_sizes(D)[:expected]
+    assert restored == pytest.approx(sizes[:expected], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "D",
+    [
+        nn.Sequential(nn.Linear(INPUTS, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1)),
+        nn.Sequential(nn.Linear(INPUTS, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, 1), nn.Sigmoid()),
+        nn.Linear(INPUTS, 1),
+        Residual(),
+    ],
+    ids=["tanh", "sigmoid", "one layer", "residual block"],
+)
+def test_where_no_layer_can_make_up_for_it_nothing_is_changed(D):
+    sizes = grown(D, by=1.5)
+    before = Snapshot(D)
+    assert restore_sizes(D, sizes, lambda: logits(D)) == 0
+    before.assert_unchanged()
+
+
+def test_what_has_hardly_grown_stays_as_it_is():
+    D = body()
+    sizes = layer_sizes(D)
+    with torch.no_grad():
+        D[0].weight.mul_(1.09)
+    before = Snapshot(D)
+    assert restore_sizes(D, sizes, lambda: logits(D)) == 0
+    before.assert_unchanged()
+
+
+def test_a_layer_that_started_at_zero_or_is_frozen_stays_as_it_is():
+    D = body()
+    D[0].weight.requires_grad_(False)
+    sizes = layer_sizes(D)
+    with torch.no_grad():
+        D[2].weight.mul_(3)
+    before = Snapshot(D)
+    assert restore_sizes(D, [0.0] * len(sizes), lambda: logits(D)) == 0
+    before.assert_unchanged()
+
+
+@st.composite
+def stacks(draw):
+    """Layers, activations and norms in any order."""
+    layers: list[nn.Module] = []
+    for _ in range(draw(st.integers(1, 4))):
+        layer = nn.Linear(INPUTS, INPUTS, bias=draw(st.booleans()))
+        kind = draw(st.sampled_from(["", "", "spectral", "old spectral", "weight"]))
+        if kind == "spectral":
+            parametrizations.spectral_norm(layer)
+        elif kind == "old spectral":
+            torch.nn.utils.spectral_norm(layer)
+        elif kind == "weight":
+            parametrizations.weight_norm(layer)
+        layers.append(layer)
+        norm = draw(st.sampled_from([nn.Identity, nn.Identity, nn.BatchNorm1d, nn.LayerNorm]))
+        layers.append(norm() if norm is nn.Identity else norm(INPUTS))
+        layers.append(draw(st.sampled_from([nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.SiLU, nn.Identity]))())
+    return nn.Sequential(*layers, nn.Linear(INPUTS, 1))
+
+
+@given(D=stacks(), by=st.floats(0.3, 4.0), seed=st.integers(0, 100))
+def test_whatever_d_is_its_logits_move_by_no_more_than_is_allowed(D, by, seed):
+    torch.manual_seed(seed)
+    sizes = grown(D, by)
+    with torch.no_grad():
+        before = logits(D)
+        changed = restore_sizes(D, sizes, lambda: logits(D))
+        moved = logits(D) - before
+    allowed = max(changed, 0) * ALIKE * float(before.std(correction=0))
+    assert float((moved - moved.mean()).abs().max()) <= allowed * 1.01 + 1e-6
+    assert all(not module._forward_hooks for module in D)
+
+
+@pytest.mark.parametrize("last", [nn.Linear(WIDTH, 1), parametrizations.spectral_norm(nn.Linear(WIDTH, 1))])
+def test_the_last_layer_keeps_what_is_left_over_unless_it_is_normalised(last):
+    wrap = (lambda layer: layer) if isinstance(last, nn.Linear) and not hasattr(last, "parametrizations") else None
+    D = body(wrap=wrap or parametrizations.spectral_norm)
+    D[-1] = last
+    sizes = grown(D)
+    restore_sizes(D, sizes, lambda: logits(D))
+    share = layer_sizes(D)[2] / sizes[2]
+    assert share == pytest.approx(1.0, rel=1e-3) if wrap is None else share > 2.5
+
+
+def test_after_a_warm_up_they_have_their_size():
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, INPUTS))
+    D = body()
+    sizes = layer_sizes(D)
+    config = WarmStartConfig(iterations=60, lr_discriminator=1e-2, handover="logistic")
+    result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
+    assert result.summary["layers_resized"] >= 1
+    assert layer_sizes(D)[:2] == pytest.approx(sizes[:2], rel=0.11)
