@@ -1,4 +1,4 @@
-"""Training runs, watched: warm against random start for the same seconds, over seeds."""
+"""Training runs, watched: warm against random start at the same cost, over seeds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from coopinit_plugin import WarmStart
 
+BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+
 KeepGoing = Callable[[int], bool]  # told the number of adversarial iterations done, 0 at first
 
 
@@ -32,7 +34,7 @@ class Run:
     """A GAN from a random or from a warm start; its clock stands still while the generator is measured.
 
     Its seconds are CPU seconds of this process. Torch is held to one thread, so that on an idle machine they are
-    wall-clock seconds, and on a busy one the comparison stays fair.
+    wall-clock seconds.
 
     Attributes:
         task: What is learnt: the measure of samples, and how a score reads.
@@ -67,8 +69,13 @@ class Run:
     def name(self) -> str:
         return "Warm start" if self.warm else "Random start"
 
-    def train(self, *, iterations: int | None = None, seconds: float | None = None, every: int = 50) -> Run:
-        """Train for so many adversarial iterations, or for so many seconds in all; measure after `every` so many."""
+    @property
+    def cost(self) -> int:
+        """Adversarial iterations in whose time the run, its warm-up included, could have been done, at its own pace."""
+        return round(self.iterations * self.seconds / (self.seconds - self.curve[0][0]))
+
+    def train(self, iterations: int, every: int = 50) -> Run:
+        """Train for so many adversarial iterations; measure after `every` so many."""
         torch.manual_seed(self.seed)  # both starts from the same weights, whatever ran before
         torch.optim.Adam([torch.zeros(1)])  # the first one of a process imports for seconds: not on the clock
         bar: tqdm | None = None
@@ -78,14 +85,15 @@ class Run:
             nonlocal bar, resumed
             self.iterations = done
             self.seconds += time.process_time() - resumed
-            bar = bar or tqdm(desc=self.name, total=1.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
-            share = done / iterations if seconds is None else self.seconds / seconds
-            if done % every == 0 or share >= 1:
+            bar = bar or tqdm(
+                desc=self.name, total=iterations, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+            )
+            if done % every == 0 or done == iterations:
                 self._measure()
                 bar.set_postfix_str(self.task.tell(self.curve[-1][1]), refresh=False)
-            bar.update(min(share, 1.0) - bar.n)
+            bar.update(done - bar.n)
             resumed = time.process_time()
-            return share < 1
+            return done < iterations
 
         self.result = self.loop(keep_going)
         bar.close()
@@ -99,18 +107,20 @@ class Run:
 
 
 def compared(start: Callable[[int, bool], Run], options: argparse.Namespace, every: int = 50) -> list[Run]:
-    """For each seed the random and the warm start; the warm one's seconds are the random one's, too."""
+    """For each seed the random and the warm start; the random one gets as many iterations more as the warm-up cost.
+
+    Iterations, not seconds: on a busy machine the seconds of two runs cannot be compared.
+    """
     iterations, every = (20, 1000) if options.smoke else (options.iterations, every)
     runs = []
     for seed in options.seeds:
         random = start(seed, False)
         runs.append(random)
         if options.no_warm_start:
-            random.train(iterations=iterations, every=every)
+            random.train(iterations, every)
         else:
-            runs.append(start(seed, True).train(iterations=iterations, every=every))
-            limit = {"iterations": iterations} if options.smoke else {"seconds": runs[-1].seconds}
-            random.train(**limit, every=every)
+            runs.append(start(seed, True).train(iterations, every))
+            random.train(iterations if options.smoke else runs[-1].cost, every)
     return runs
 
 

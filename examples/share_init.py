@@ -10,7 +10,7 @@ import argparse
 from torch.utils.data import DataLoader
 
 import coopinit_plugin
-from examples.sngan_conditional.digits import Digits
+from examples.sngan_conditional.data import Digits
 from examples.sngan_conditional.networks import pair
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import coopinit_plugin
-from examples.sngan_conditional.digits import Digits, sample, show_classes
+from examples.sngan_conditional.data import Digits
 from examples.sngan_conditional.networks import pair
 from examples.sngan_conditional.trainer import Trainer
 
@@ -34,17 +34,18 @@ def main() -> None:
     netG, netD = pair(seed=options.seed)
     init = coopinit_plugin.WarmStart.from_pretrained(options.repo_id, revision=options.revision)
     init.load_into(netG, netD)
-    begun = sample(netG)
+    digits = Digits()
+    begun = digits.sample(netG)
 
     torch.manual_seed(options.seed)
-    loader = DataLoader(Digits().dataset, 64, shuffle=True, drop_last=True)
+    loader = DataLoader(digits.dataset, 64, shuffle=True, drop_last=True)
     steps = iter(tqdm(range(options.iterations + 1)))
     Trainer(netD, netG, loader, on_step=lambda _: next(steps) < options.iterations).train()
 
     figure, sides = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     words = f"As loaded from {options.repo_id}", f"After {options.iterations} adversarial iterations"
-    for axes, title, samples in zip(sides, words, (begun, sample(netG)), strict=True):
-        show_classes(axes, samples)
+    for axes, title, samples in zip(sides, words, (begun, digits.sample(netG)), strict=True):
+        digits.show(axes, samples)
         axes.set_title(title)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "start_from_init.png"

@@ -69,7 +69,8 @@ def save_story(
         panels.append((f"{run.name}, trained {ended:.0f} s", task.tell(last), run.after, COLOURS[run.warm]))
 
     margin, head, high, wide, curves = 20, 126, 270, 345, 320  # pixels
-    width, height = margin + len(panels) * wide, head + high + curves
+    columns = len(panels) if beside is None else max(len(panels), 4)
+    width, height = margin + columns * wide, head + high + curves
     figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
 
     def write(text: str, left: int, top: int, **how: Any) -> None:

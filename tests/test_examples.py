@@ -10,9 +10,15 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from hub_server import Hub
 from PIL import Image
 from sklearn.datasets import load_sample_image
+
+from examples.runs import Run
+from examples.timeseries.detection import of_folder
+from examples.translation.data import Outlines
+from examples.translation.networks import PatchNCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,15 +43,95 @@ def test_dcgan_on_digits(tmp_path):
     assert found["dcgan.png"][0] > 1000
 
 
-def test_dcgan_on_a_folder_of_images(tmp_path):
-    photograph, data = load_sample_image("flower.jpg"), tmp_path / "data"
-    data.mkdir()
-    for index, left in enumerate(numpy.linspace(0, 500, 70).astype(int)):
-        Image.fromarray(photograph[:100, left : left + 100]).save(data / f"{index}.png")
-    done = run("examples.dcgan", "--smoke", "--no-warm-start", "--data", str(data), "--out", str(tmp_path / "out"))
+def crops(name: str, folder: Path, n: int = 90) -> None:
+    """So many pieces of one of scikit-learn's photographs, as files."""
+    photograph = load_sample_image(name)
+    folder.mkdir(parents=True)
+    for index, left in enumerate(numpy.linspace(0, 500, n).astype(int)):
+        Image.fromarray(photograph[:100, left : left + 100]).save(folder / f"{index}.png")
+
+
+def random_start_on(name: str, data: Path, out: Path) -> str:
+    done = run(f"examples.{name}", "--smoke", "--no-warm-start", "--data", str(data), "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert "from the data" in done.stdout
+    return done.stdout
+
+
+def test_dcgan_on_a_folder_of_images(tmp_path):
+    crops("flower.jpg", tmp_path / "data")
+    assert "from the data" in random_start_on("dcgan", tmp_path / "data", tmp_path / "out")
     assert set(pictures(tmp_path / "out")) == {"dcgan.png", "random.png"}
+
+
+def test_sngan_on_a_folder_for_each_class(tmp_path):
+    for name in ("flower", "china"):
+        crops(f"{name}.jpg", tmp_path / "data" / name)
+    assert "from the data" in random_start_on("sngan_conditional", tmp_path / "data", tmp_path / "out")
+    assert set(pictures(tmp_path / "out")) == {"sngan_conditional.png"}
+
+
+def test_translation_between_two_folders(tmp_path):
+    crops("flower.jpg", tmp_path / "data" / "trainA")
+    crops("china.jpg", tmp_path / "data" / "trainB", n=64)
+    assert "from the domain" in random_start_on("translation", tmp_path / "data", tmp_path / "out")
+    assert set(pictures(tmp_path / "out")) == {"translation.png"}
+
+
+def test_time_series_of_ones_own(tmp_path):
+    numbers = numpy.random.default_rng(0)
+    for name, n in (("healthy", 60), ("defects", 20)):
+        numpy.save(tmp_path / f"{name}.npy", numbers.normal(size=(n, 2, 100)))
+    told = random_start_on("timeseries", tmp_path, tmp_path / "out")
+    assert "a detector trained with 10 recordings of defects and" in told
+    assert "real defects" not in told
+    assert set(pictures(tmp_path / "out")) == {"timeseries.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sngan_conditional", "0 folders there, one for each class is expected, as in DATA/cat/1.png"),
+        ("translation", "trainA: 0 images there, at least 64 are needed"),
+        ("timeseries", "no healthy.npy there; numpy.save it, (recordings, channels, steps)"),
+    ],
+)
+def test_a_folder_without_what_is_needed(name, message, tmp_path):
+    done = run(f"examples.{name}", "--data", str(tmp_path))
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_series_of_another_shape_are_refused(tmp_path):
+    numpy.save(tmp_path / "healthy.npy", numpy.zeros((8, 3, 64)))
+    numpy.save(tmp_path / "defects.npy", numpy.zeros((8, 3, 63)))
+    with pytest.raises(ValueError, match=r"shape \(8, 3, 63\); .* at least 4 recordings of 64 steps"):
+        of_folder(tmp_path, None, seed=0)
+    numpy.save(tmp_path / "defects.npy", numpy.zeros((8, 2, 64)))
+    with pytest.raises(ValueError, match=r"3 channels in healthy.npy, 2 in defects.npy"):
+        of_folder(tmp_path, None, seed=0)
+
+
+def test_a_true_translation_is_no_error_away_and_black_is_far():
+    task = Outlines()
+    assert task.measure(task.truth) == 0
+    assert task.measure(torch.full_like(task.truth, -1)) == pytest.approx(1.59, abs=0.01)
+    assert task.measure(task.held_out) == pytest.approx(1.22, abs=0.01)
+    batch = task[0]
+    assert {key: tuple(value.shape) for key, value in batch.items()} == {"A": (1, 16, 16), "B": (1, 16, 16)}
+
+
+def test_the_patch_loss_is_small_where_each_patch_is_most_like_its_own():
+    torch.manual_seed(0)
+    loss, features = PatchNCE([8]), torch.randn(2, 8, 6, 6)
+    same = loss([features], [features]).item()
+    elsewhere = loss([features.flip(2)], [features]).item()
+    assert same < 0.5 * elsewhere
+
+
+def test_the_random_start_gets_the_time_of_the_warm_up_as_iterations():
+    run_ = Run(None, 0, True, loop=lambda _: None, sample=lambda: None)
+    run_.iterations, run_.seconds, run_.curve = 100, 30.0, [(10.0, 0.0), (30.0, 0.0)]
+    assert run_.cost == 150
 
 
 def test_dcgan_without_enough_images(tmp_path):

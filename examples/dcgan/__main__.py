@@ -1,4 +1,4 @@
-"""The same DCGAN from a random and from a warm start, each for the same seconds: ``python -m examples.dcgan``."""
+"""The same DCGAN from a random and from a warm start, each at the same cost: ``python -m examples.dcgan``."""
 
 from __future__ import annotations
 

@@ -89,10 +89,10 @@ class ImageFolder(Dataset):
 
     def __init__(self, folder: Path) -> None:
         known = Image.registered_extensions()
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in known)
-        if len(files) < self.LEAST:
-            raise ValueError(f"{folder}: {len(files)} images there, at least {self.LEAST} are needed")
-        self.images = [self._read(file) for file in tqdm(files, desc="Reading images", unit="img")]
+        self.files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in known)
+        if len(self.files) < self.LEAST:
+            raise ValueError(f"{folder}: {len(self.files)} images there, at least {self.LEAST} are needed")
+        self.images = [self._read(file) for file in tqdm(self.files, desc="Reading images", unit="img")]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch.utils.data import DataLoader
 
 from examples.runs import Run, compared, parser, report
-from examples.sngan_conditional.digits import Digits, as_asked, sample, show_classes
+from examples.sngan_conditional.data import Digits, blocks_for, folder_of_classes
 from examples.sngan_conditional.networks import pair
 from examples.sngan_conditional.train import train
 from examples.story import finish
 
 
 def main() -> None:
-    options = parser("sngan_conditional", __doc__.split(":")[0], iterations=500).parse_args()
-    task = Digits()
+    known = parser("sngan_conditional", __doc__.split(":")[0], iterations=500)
+    known.add_argument("--data", type=Path, metavar="FOLDER", help="a folder for each class (default: digits)")
+    options = known.parse_args()
+    try:
+        task = folder_of_classes(options.data) if options.data else Digits()
+    except ValueError as error:
+        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
-        netG, netD = pair(seed, width=8 if options.smoke else 32)
+        channels, side = task.shape[0], task.shape[-1]
+        netG, netD = pair(seed, task.classes, channels, blocks_for(side), width=8 if options.smoke else 32)
         dataloader = DataLoader(task.dataset, 64, shuffle=True, drop_last=True)
         return Run(
             task,
             seed,
             warm,
             loop=lambda keep_going: train(netG, netD, dataloader, keep_going, warm_start=warm),
-            sample=lambda: sample(netG),
+            sample=lambda: task.sample(netG),
         )
 
     runs = compared(start, options, every=25)
     report(runs)
-    print("\nDigits that read as the class that was asked for:")
-    for run in runs:
-        print(f"{run.seed:>4}  {run.name:<12}  {as_asked(run.after):.1%}")
-    finish("conditional SNGAN", runs, options.out / "sngan_conditional.png", show=show_classes)
+    if isinstance(task, Digits):
+        print("\nDigits that read as the class that was asked for:")
+        for run in runs:
+            print(f"{run.seed:>4}  {run.name:<12}  {task.as_asked(run.after):.1%}")
+    finish("conditional SNGAN", runs, options.out / "sngan_conditional.png", show=task.show)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A class-conditional SNGAN (Miyato and Koyama 2018) for 8×8 images: conditional BatchNorm in G, a projecting D."""
+"""A class-conditional SNGAN (Miyato and Koyama 2018) for small images: conditional BatchNorm in G, a projecting D."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class GBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents (N, nz) and labels (N,) to images (N, 1, 8, 8) in [−1, 1]."""
+    """Latents (N, nz) and labels (N,) to images (N, channels, S, S) in [−1, 1], S = 2 · 2^blocks."""
 
-    def __init__(self, classes: int = 10, nz: int = 64, width: int = 32) -> None:
+    def __init__(self, classes: int = 10, nz: int = 64, width: int = 32, channels: int = 1, blocks: int = 2) -> None:
         super().__init__()
         self.nz, self.classes = nz, classes
         self.linear = nn.Linear(nz, width * 2 * 2)
-        self.blocks = nn.ModuleList(GBlock(width, classes) for _ in range(2))
+        self.blocks = nn.ModuleList(GBlock(width, classes) for _ in range(blocks))
         self.norm = nn.BatchNorm2d(width)
-        self.out = nn.Conv2d(width, 1, 3, padding=1)
+        self.out = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         h = self.linear(z).reshape(len(z), -1, 2, 2)
@@ -71,9 +71,9 @@ class DBlock(nn.Module):
 class Discriminator(nn.Module):
     """Images and labels to logits (N, 1): a judgement of the image plus the projection of its features on its class."""
 
-    def __init__(self, classes: int = 10, width: int = 32) -> None:
+    def __init__(self, classes: int = 10, width: int = 32, channels: int = 1, blocks: int = 2) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(DBlock(1, width), DBlock(width, width))
+        self.blocks = nn.Sequential(*(DBlock(width if index else channels, width) for index in range(blocks)))
         self.linear = spectral_norm(nn.Linear(width, 1))
         self.embedding = spectral_norm(nn.Embedding(classes, width))
 
@@ -82,7 +82,10 @@ class Discriminator(nn.Module):
         return self.linear(h) + (self.embedding(y) * h).sum(1, keepdim=True)
 
 
-def pair(seed: int, width: int = 32) -> tuple[Generator, Discriminator]:
+def pair(
+    seed: int, classes: int = 10, channels: int = 1, blocks: int = 2, width: int = 32
+) -> tuple[Generator, Discriminator]:
     """G and D, freshly initialised."""
     torch.manual_seed(seed)
-    return Generator(width=width), Discriminator(width=width)
+    sizes = {"width": width, "channels": channels, "blocks": blocks}
+    return Generator(classes, **sizes), Discriminator(classes, **sizes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from examples.runs import Run, compared, parser, report
 from examples.story import COLOURS, finish
-from examples.timeseries.detection import STEPS, Machine
+from examples.timeseries.detection import STEPS, of_folder, simulated
 from examples.timeseries.networks import Discriminator, Generator
 from examples.timeseries.train import train
 
@@ -20,15 +22,22 @@ CHANNELS = "#0b7285", "#5f3dc4", "#2b8a3e"
 
 def main() -> None:
     known = parser("timeseries", __doc__.split(":")[0], iterations=2000)
-    known.add_argument("--defects", type=int, default=40, metavar="N", help="recordings of defects (default: 40)")
+    known.add_argument("--data", type=Path, metavar="FOLDER", help="with healthy.npy and defects.npy in it")
+    known.add_argument("--defects", type=int, metavar="N", help="recordings of defects (default: 40; of --data, half)")
     known.add_argument("--batch-norm", action="store_true", help="BatchNorm in D")
     options = known.parse_args()
+    make = partial(of_folder, options.data) if options.data else simulated
+    few = options.defects or (None if options.data else 40)
+    try:
+        machines = {seed: make(few, seed) for seed in options.seeds}
+    except ValueError as error:
+        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
         torch.manual_seed(seed)
-        width = 8 if options.smoke else 32
-        G, D = Generator(width=width), Discriminator(width, options.batch_norm)
-        task = Machine(seed, options.defects)
+        width, task = 8 if options.smoke else 32, machines[seed]
+        channels = task.few.shape[1]
+        G, D = Generator(width=width, channels=channels), Discriminator(width, options.batch_norm, channels)
         loader = DataLoader(TensorDataset(task.few), 64, shuffle=True, drop_last=True)
         return Run(
             task,
@@ -41,7 +50,7 @@ def main() -> None:
     runs = compared(start, options, every=100)
     report(runs)
     found = detected(runs, steps=20 if options.smoke else STEPS)
-    print(f"\nAverage precision of a detector trained with {options.defects} defects and")
+    print(f"\nAverage precision of a detector trained with {runs[0].task.about} and")
     for name, values in found.items():
         print(f"{name:<28}  median {median(values):.3f}   {'  '.join(f'{value:.3f}' for value in values)}")
     path = options.out / "timeseries.png"
@@ -66,7 +75,8 @@ def detected(runs: list[Run], steps: int) -> dict[str, list[float]]:
             ways = {"nothing else": run.task.known, "jitter": run.task.jittered, **ways}
         for name, way in ways.items():
             found.setdefault(name, []).append(run.task.average_precision(way, steps))
-    found["2000 real defects"] = [runs[0].task.average_precision(runs[0].task.plenty, steps)]
+    if (many := runs[0].task.many) is not None:
+        found[f"{len(many)} real defects"] = [runs[0].task.average_precision(runs[0].task.plenty, steps)]
     return found
 
 
@@ -74,7 +84,7 @@ def show_signals(axes: Axes, samples: Tensor) -> None:
     """Six windows, their three channels over one another."""
     for index, window in enumerate(samples[:6]):
         left, top = index % 2 * 1.08, -(index // 2) * 9.0
-        for channel, (values, colour) in enumerate(zip(window, CHANNELS, strict=True)):
+        for channel, (values, colour) in enumerate(zip(window[: len(CHANNELS)], CHANNELS, strict=False)):
             steps = torch.linspace(0, 1, len(values)) + left
             axes.plot(steps, values + top - 2.6 * channel, color=colour, linewidth=1.2)
     axes.set_ylim(-26, 3)

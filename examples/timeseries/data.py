@@ -58,11 +58,12 @@ def defects(n: int, generator: torch.Generator) -> Tensor:
 
 
 def windows(long: Tensor) -> Tensor:
-    """All windows (n · 65, 3, 64) of recordings."""
-    return long.unfold(2, WINDOW, 1).transpose(1, 2).reshape(-1, long.shape[1], WINDOW)
+    """Windows of recordings, all of them or about 65 of each: (n · 65, 3, 64)."""
+    step = max(1, (long.shape[2] - WINDOW) // (LONG - WINDOW))
+    return long.unfold(2, WINDOW, step).transpose(1, 2).reshape(-1, long.shape[1], WINDOW)
 
 
 def cut(long: Tensor, generator: torch.Generator) -> Tensor:
     """One window of each recording, anywhere."""
-    at = torch.randint(LONG - WINDOW + 1, (len(long),), generator=generator)
+    at = torch.randint(long.shape[2] - WINDOW + 1, (len(long),), generator=generator)
     return long.unfold(2, WINDOW, 1)[torch.arange(len(long)), :, at]

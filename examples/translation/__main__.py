@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from examples.runs import Run, compared, parser, report
 from examples.story import finish
-from examples.translation.data import Outlines
+from examples.translation.data import Outlines, two_folders
 from examples.translation.networks import Discriminator, Generator
 from examples.translation.train import train
 
 
 def main() -> None:
-    options = parser("translation", __doc__.split(":")[0], iterations=300).parse_args()
-    task = Outlines()
+    known = parser("translation", __doc__.split(":")[0], iterations=300)
+    known.add_argument("--data", type=Path, metavar="FOLDER", help="with trainA and trainB in it (default: digits)")
+    options = known.parse_args()
+    try:
+        task = two_folders(options.data) if options.data else Outlines()
+    except ValueError as error:
+        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
         torch.manual_seed(seed)
         width = 8 if options.smoke else 32
-        netG, netD = Generator(width), Discriminator(width)
+        channels = task.held_out.shape[1]
+        netG, netD = Generator(width, channels), Discriminator(width, channels)
         loader = DataLoader(task, 16, shuffle=True, drop_last=True)
         return Run(
             task,
@@ -37,7 +45,7 @@ def main() -> None:
 
 @torch.no_grad()
 def translated(netG: nn.Module, images: Tensor) -> Tensor:
-    return netG(images)
+    return torch.cat([netG(part) for part in images.split(512)])
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Images (N, 1, S, S) to images; its first half is the encoder whose features the patches are compared by."""
+    """Images (N, C, S, S) to images; its first half is the encoder whose features the patches are compared by."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, channels: int = 1) -> None:
         super().__init__()
         self.widths = (width, 2 * width)
-        self.start = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.InstanceNorm2d(width), nn.ReLU())
+        self.start = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.InstanceNorm2d(width), nn.ReLU())
         self.down = nn.Sequential(
             nn.Conv2d(width, 2 * width, 3, 2, 1), nn.InstanceNorm2d(2 * width), nn.ReLU(), Residual(2 * width)
         )
@@ -36,7 +36,7 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
             nn.InstanceNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(width, 1, 3, padding=1),
+            nn.Conv2d(width, channels, 3, padding=1),
             nn.Tanh(),
         )
 
@@ -51,9 +51,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Sequential):
     """Images to a map of logits (N, 1, S/4, S/4), each of a patch."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, channels: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(1, width, 4, 2, 1),
+            nn.Conv2d(channels, width, 4, 2, 1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, 2, 1),
             nn.InstanceNorm2d(2 * width),
