@@ -26,7 +26,8 @@ class Adapter:
         score: ``(D, x, z, batch) -> f``, the logit (before any sigmoid), one number per sample where D gives one;
             a patch map is averaged over its positions.
         real_is_high: Whether D gives real samples the higher score; :func:`infer_sign` tells from your own loss.
-        d_loss: ``(f_real, f_fake) -> loss``, D's own loss in your loop, on raw scores. It settles the hand-over.
+        d_loss: ``(f_real, f_fake) -> loss``, D's own loss in your loop, on raw scores. It settles the hand-over,
+            and whether real samples score high.
         after_d_step: ``(D) -> None``, what your loop does after each step of D, e.g. weight clipping.
         mask: 1 where the chain may move x, a tensor broadcast to x or ``(x) -> mask``.
 
