@@ -121,10 +121,10 @@ def _between(pair: Pair, x: Any, z: Any) -> Any:
 
 
 def _gradient_norms(pair: Pair, samples: Any, z: Any, batch: Any) -> Tensor:
-    """‖∇f‖ of each sample."""
+    """‖∇f‖ of each sample; of a patch map, that of the sum of its positions, as penalties on gradients are written."""
     leaves, nest = tree_flatten(samples)
     inputs = [leaf.detach().requires_grad_() for leaf in leaves]
     with kept_modes(pair.D), frozen(pair.D):
         likelihood_mode(pair.D)
-        gradients, _ = input_gradient(lambda moved: pair.score(moved, z, batch), inputs, nest)
+        gradients, _ = input_gradient(lambda moved: pair.logits(moved, z, batch), inputs, nest)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

@@ -320,6 +320,17 @@ def test_the_penalty_is_r1_on_real_samples():
     assert flat == pytest.approx(steep * (smaller / scale) ** 2, rel=1e-3)
 
 
+def test_on_a_patch_map_the_penalty_is_on_the_sum_of_the_positions():
+    def scale(positions: int, r1: float) -> float:
+        G, D = mlp_pair()
+        adapter = hooks(score=lambda D, x, z, batch: D(x).reshape(-1, 1, 1, 1).expand(-1, 1, 2, positions // 2))
+        config = short(handover="logistic", r1=r1)
+        return warm_start(G, D, vectors(32), config=config, adapter=adapter, progress=False).summary["handover_scale"]
+
+    assert scale(8, 0.02) == pytest.approx(scale(4, 0.08), rel=1e-3)
+    assert scale(8, 0.02) < 0.9 * scale(4, 0.02)
+
+
 def test_hand_over_none_leaves_everything():
     told = warm_start(*mlp_pair(), vectors(), config=short(handover="none"), adapter=hooks(), progress=False).summary
     assert (told["handover"], told["handover_moved"]) == ("none", "")
