@@ -87,10 +87,10 @@ def save_story(
         write(title, left, 72, fontsize=15, color=colour)
         write(score, left, 96, fontsize=15, color=colour, weight="bold" if index else "normal")
         show(place(left, head, 303, 252), samples)
-    aside = 0 if beside is None else 2 * wide - 100
+    aside = 0 if beside is None else 2 * wide - 70
     draw_curves(place(86, head + high + 10, width - 86 - 185 - aside, curves - 70), runs)
     if beside is not None:
-        beside(place(width - aside + 130, head + high + 10, aside - 160, curves - 70))
+        beside(place(width - aside + 160, head + high + 10, aside - 190, curves - 70))
     figure.savefig(path)
     plt.close(figure)
 
