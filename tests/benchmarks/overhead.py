@@ -16,7 +16,7 @@ import time
 import torch
 from accelerate import Accelerator
 
-from coopinit_plugin import WarmStartConfig, warm_start, warmup
+from coopinit_plugin import WarmStartConfig, loop, warm_start
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.report import here
 
@@ -36,7 +36,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     clock, inside = time.process_time, []
-    plain = warmup.cooperate
+    plain = loop.cooperate
 
     def timed(*given):
         began = clock()
@@ -44,7 +44,7 @@ def main() -> None:
         inside.append((began, clock()))
         return outcome
 
-    warmup.cooperate = timed
+    loop.cooperate = timed
     case = CASES[asked.case]
     G, D = case.pair()
     loader = [case.data()[0] for _ in range(16)]
