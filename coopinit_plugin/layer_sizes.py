@@ -21,10 +21,10 @@ from coopinit_plugin.adapter import executed
 from coopinit_plugin.heads import own_parameters
 from coopinit_plugin.modes import normalisers
 
-ALIKE = 0.1  # of the logits' standard deviation: what they may move; BatchNorm's ε is worth about half as much
+ALIKE = 0.1  # of the logits' standard deviation: what they may move; rounding takes a millionth
 NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
 
-Way = list[tuple[Tensor, int]]  # what is multiplied by which power of a factor
+Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
 Undo = list[tuple[Tensor, Tensor]]
 
 
@@ -62,10 +62,10 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
             size, now = wanted.get(id(weight), 0.0), _size(weight)
             if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:
                 continue
-            for way in _ways(weight, layer, between, following):
-                if (undo := _multiplied(way, size / now, f, base)) is not None:
+            for way, passes_on in _ways(weight, size / now, layer, between, following):
+                if (undo := _multiplied(way, f, base)) is not None:
                     changed += 1
-                    passed_on = [*passed_on, undo] if way[-1][1] < 0 else []
+                    passed_on = [*passed_on, undo] if passes_on else []
                     break
             else:
                 if after is not None:  # it must not be left with what those before it passed on
@@ -76,27 +76,31 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
 
 
 def _ways(
-    weight: nn.Parameter, layer: nn.Module, between: list[nn.Module], following: list[nn.Parameter]
-) -> Iterator[Way]:
-    """What may have to be multiplied with a weight for the function to stay, the likeliest last."""
-    yield [(weight, 1)]
+    weight: nn.Parameter, factor: float, layer: nn.Module, between: list[nn.Module], following: list[nn.Parameter]
+) -> Iterator[tuple[Way, bool]]:
+    """What may have to be multiplied with a weight for the function to stay; whether the next layer makes up for it."""
+    yield [(weight, factor)], False
     norm = next((module for module in between if normalisers(module) == [module]), None)
     before_norm = between if norm is None else between[: between.index(norm)]
     biases = [module._parameters.get("bias") for module in (layer, *before_norm)]
-    own: Way = [(weight, 1), *((bias, 1) for bias in biases if bias is not None)]
+    own: Way = [(weight, factor), *((bias, factor) for bias in biases if bias is not None)]
     if len(own) > 1:
-        yield own
+        yield own, False
     if isinstance(norm, _NormBase) and norm.running_mean is not None and norm.running_var is not None:
-        yield [*own, (norm.running_mean, 1), (norm.running_var, 2)]
+        after: Way = [*own, (norm.running_mean, factor), (norm.running_var, factor**2)]
+        if norm.weight is not None:  # ε weighs more in a smaller variance
+            variance = norm.running_var
+            after.append((norm.weight, ((variance + norm.eps / factor**2) / (variance + norm.eps)).sqrt()))
+        yield after, False
     elif following:
-        yield own + [(parameter, -1) for parameter in following]
+        yield own + [(parameter, 1 / factor) for parameter in following], True
 
 
-def _multiplied(way: Way, factor: float, f: Callable[[], Tensor], base: Tensor) -> Undo | None:
+def _multiplied(way: Way, f: Callable[[], Tensor], base: Tensor) -> Undo | None:
     """Multiply; where the logits of the batch are not the same any more, put everything back."""
     undo = [(tensor, tensor.clone()) for tensor, _ in way]
-    for tensor, power in way:
-        tensor.mul_(factor**power)
+    for tensor, by in way:
+        tensor.mul_(by)
     moved = f() - base
     if float((moved - moved.mean()).abs().max()) <= ALIKE * float(base.std(correction=0)):
         return undo
