@@ -127,7 +127,7 @@ def sensitivity(settings: Mapping[str, Mapping[str, list[Row]]], path: Path) -> 
         panel.set_yticks(range(len(down)), down)
         panel.set_xlabel("Langevin steps K", fontsize=11)
     axes[0, 0].set_ylabel("warm-up iterations", fontsize=11)
-    figure.suptitle("Modes at the end of the same budget, and what the warm-up cost, in GAN iterations", fontsize=13)
+    figure.suptitle("Modes at the end of the same budget,\nand what the warm-up cost, in GAN iterations", fontsize=13)
     figure.tight_layout()
     _save(figure, path)
 
