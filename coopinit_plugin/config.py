@@ -39,7 +39,7 @@ class WarmStartConfig:
         handover: The adversarial loss that follows, to which D's logits are fitted by one scale and one shift:
             ``"logistic"`` (also called non-saturating, softplus, BCE), ``"hinge"``, ``"least_squares"``,
             ``"wasserstein"`` (gradient penalty), ``"relativistic"``. ``"auto"`` takes the adapter's `d_loss`, else
-            logistic where D ends in a sigmoid, else unit scale. ``"none"`` leaves D's logits as the warm-up made them.
+            logistic where D ends in a sigmoid, else unit scale. ``"none"`` leaves D as the warm-up made it.
         r1: γ of the R1 penalty γ/2·E‖∇f(x)‖² that your loss puts on real samples (10 in StyleGAN2); 0 where there is
             none. Logits as steep as the loss alone asks for would be flattened by it at once.
         seed: Seeds every random generator during the warm-up; their states are put back after it.

@@ -21,7 +21,7 @@ from coopinit_plugin.batches import Batches
 from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
 from coopinit_plugin.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.engine import engine
+from coopinit_plugin.engine import Engine, engine
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
@@ -155,11 +155,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             logger.warning(worry)
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
         pair = dataclasses.replace(pair, precision=nullcontext)
-        x, z, batch = pair.draw(batches.peek(), run.device)
-        with kept_modes(D):
-            likelihood_mode(D)
-            resized = restore_sizes(D, progress.sizes, lambda: pair.score(x, z, batch))
-        run.from_main([*tensors_of(D).values()])  # each process has judged by its own batch
+        resized = 0 if config.handover == "none" else _restore_sizes(pair, batches, progress.sizes, run)
         handed_over = hand_over(pair, batches, config.handover, config.r1, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         check_weights(G, "G", config)
@@ -180,6 +176,16 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
         weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
+
+
+def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine) -> int:
+    """D's layers as large as they were; how many weights that changed."""
+    x, z, batch = pair.draw(batches.peek(), run.device)
+    with kept_modes(pair.D):
+        likelihood_mode(pair.D)
+        resized = restore_sizes(pair.D, sizes, lambda: pair.score(x, z, batch))
+    run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own batch
+    return resized
 
 
 def _begin(

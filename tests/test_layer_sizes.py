@@ -177,3 +177,13 @@ def test_after_a_warm_up_they_have_their_size():
     result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
     assert result.summary["layers_resized"] >= 1
     assert layer_sizes(D)[:2] == pytest.approx(sizes[:2], rel=0.11)
+
+
+def test_without_a_hand_over_d_stays_as_the_warm_up_made_it():
+    torch.manual_seed(0)
+    G, D = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, INPUTS)), body()
+    sizes = layer_sizes(D)
+    config = WarmStartConfig(iterations=60, lr_discriminator=1e-2, handover="none")
+    result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
+    assert result.summary["layers_resized"] == 0
+    assert any(abs(now / size - 1) > 0.11 for now, size in zip(layer_sizes(D)[:2], sizes[:2], strict=True))
