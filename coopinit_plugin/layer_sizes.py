@@ -19,7 +19,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from coopinit_plugin.adapter import executed
 from coopinit_plugin.heads import own_parameters
-from coopinit_plugin.modes import normalisers
 
 ALIKE = 0.1  # of the logits' standard deviation: what they may move; rounding takes a millionth
 NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
@@ -80,13 +79,13 @@ def _ways(
 ) -> Iterator[tuple[Way, bool]]:
     """What may have to be multiplied with a weight for the function to stay; whether the next layer makes up for it."""
     yield [(weight, factor)], False
-    norm = next((module for module in between if normalisers(module) == [module]), None)
+    norm = next((m for m in between if isinstance(m, _NormBase) and m.running_mean is not None), None)
     before_norm = between if norm is None else between[: between.index(norm)]
     biases = [module._parameters.get("bias") for module in (layer, *before_norm)]
     own: Way = [(weight, factor), *((bias, factor) for bias in biases if bias is not None)]
     if len(own) > 1:
         yield own, False
-    if isinstance(norm, _NormBase) and norm.running_mean is not None and norm.running_var is not None:
+    if norm is not None and norm.running_mean is not None and norm.running_var is not None:
         after: Way = [*own, (norm.running_mean, factor), (norm.running_var, factor**2)]
         if norm.weight is not None:  # ε weighs more in a smaller variance
             variance = norm.running_var

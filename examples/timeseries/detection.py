@@ -49,9 +49,12 @@ class Machine:
         self.about = f"{len(few)} recordings of defects"
         distance = SlicedWasserstein(defects_test, [float(defects_test.std())])
         real = distance.project(defects_test)
-        self.measure = lambda samples: float(
-            distance.between(*(part[: min(len(samples), len(real))] for part in (distance.project(samples), real)))
-        )
+
+        def measure(samples: Tensor) -> float:
+            n = min(len(samples), len(real))
+            return float(distance.between(distance.project(samples[:n]), real[:n]))
+
+        self.measure = measure
 
     @staticmethod
     def tell(value: float) -> str:
