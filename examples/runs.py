@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -151,6 +152,15 @@ def parser(name: str, about: str, iterations: int) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("runs") / name, metavar="DIR", help="default: %(default)s")
     made.add_argument("--smoke", action="store_true", help="small networks, 20 iterations: only to see that it runs")
     return made
+
+
+@contextmanager
+def refusing_data(known: argparse.ArgumentParser) -> Iterator[None]:
+    """Data that do not fit end the program, with the parser's usage and what is wrong with ``--data``."""
+    try:
+        yield
+    except ValueError as error:
+        known.error(f"--data {error}")
 
 
 def _positive(text: str) -> int:

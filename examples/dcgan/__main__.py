@@ -6,7 +6,7 @@ from pathlib import Path
 
 from examples.dcgan.data import digits_task, folder_task
 from examples.dcgan.run import start
-from examples.runs import Run, compared, parser, report
+from examples.runs import Run, compared, parser, refusing_data, report
 from examples.story import save_grid, save_story
 
 
@@ -15,10 +15,8 @@ def main() -> None:
     known.add_argument("--data", type=Path, metavar="FOLDER", help="images to learn (default: stacked digits)")
     known.add_argument("--batch-norm", action="store_true", help="BatchNorm in D: there a random start trains, too")
     options = known.parse_args()
-    try:
+    with refusing_data(known):
         task = digits_task(options.seeds[0]) if options.data is None else folder_task(options.data)
-    except ValueError as error:
-        known.error(f"--data {error}")
     networks = {"width": 0.125 if options.smoke else 1.0, "batch_norm": options.batch_norm}
     runs = compared(lambda seed, warm: start(task, seed, warm=warm, **networks), options)
     report(runs)

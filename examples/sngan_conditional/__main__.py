@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from examples.runs import Run, compared, parser, report
+from examples.runs import Run, compared, parser, refusing_data, report
 from examples.sngan_conditional.data import Digits, blocks_for, folder_of_classes
 from examples.sngan_conditional.networks import pair
 from examples.sngan_conditional.train import train
@@ -17,10 +17,8 @@ def main() -> None:
     known = parser("sngan_conditional", __doc__.split(":")[0], iterations=500)
     known.add_argument("--data", type=Path, metavar="FOLDER", help="a folder for each class (default: digits)")
     options = known.parse_args()
-    try:
+    with refusing_data(known):
         task = folder_of_classes(options.data) if options.data else Digits()
-    except ValueError as error:
-        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
         channels, side = task.shape[0], task.shape[-1]

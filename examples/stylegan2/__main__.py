@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from examples.dcgan.data import Task, distance_task, folder_task
 from examples.digits import StackedDigits
-from examples.runs import Run, compared, parser, report
+from examples.runs import Run, compared, parser, refusing_data, report
 from examples.story import finish
 from examples.study.tasks import photograph_patches
 from examples.stylegan2.model import Discriminator, Generator
@@ -25,10 +25,8 @@ def main() -> None:
     known.add_argument("--data", type=Path, metavar="FOLDER", help="images to learn (default: patches of photographs)")
     known.add_argument("--digits", action="store_true", help="learn stacked digits, 8×8")
     options = known.parse_args()
-    try:
+    with refusing_data(known):
         task = folder_task(options.data) if options.data else digits_task() if options.digits else patches_task()
-    except ValueError as error:
-        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
         torch.manual_seed(seed)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from examples.runs import Run, compared, parser, report
+from examples.runs import Run, compared, parser, refusing_data, report
 from examples.story import COLOURS, finish
 from examples.timeseries.detection import STEPS, of_folder, simulated
 from examples.timeseries.networks import Discriminator, Generator
@@ -28,10 +28,8 @@ def main() -> None:
     options = known.parse_args()
     make = partial(of_folder, options.data) if options.data else simulated
     few = options.defects or (None if options.data else 40)
-    try:
+    with refusing_data(known):
         machines = {seed: make(few, seed) for seed in options.seeds}
-    except ValueError as error:
-        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
         torch.manual_seed(seed)

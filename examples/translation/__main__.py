@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from examples.runs import Run, compared, parser, report
+from examples.runs import Run, compared, parser, refusing_data, report
 from examples.story import finish
 from examples.translation.data import Outlines, two_folders
 from examples.translation.networks import Discriminator, Generator
@@ -19,10 +19,8 @@ def main() -> None:
     known = parser("translation", __doc__.split(":")[0], iterations=300)
     known.add_argument("--data", type=Path, metavar="FOLDER", help="with trainA and trainB in it (default: digits)")
     options = known.parse_args()
-    try:
+    with refusing_data(known):
         task = two_folders(options.data) if options.data else Outlines()
-    except ValueError as error:
-        known.error(f"--data {error}")
 
     def start(seed: int, warm: bool) -> Run:
         torch.manual_seed(seed)
