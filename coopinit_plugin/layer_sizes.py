@@ -11,6 +11,7 @@ size it had, where that leaves D's logits as they are; the last layer keeps what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -121,6 +122,11 @@ def _matrices(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _size(weight: Tensor) -> float:
+    """σ; 0 where there is none to speak of: all zero, or not finite, which is for others to refuse."""
     matrix = weight.detach().flatten(1).float()
+    top = float(matrix.abs().max()) if matrix.numel() else 0.0
+    if not 0.0 < top < math.inf:
+        return 0.0
+    matrix = matrix / top  # whose squares no float can overflow
     gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-    return float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0.0).sqrt())  # ten times faster than the singular values
+    return top * float(torch.linalg.eigvalsh(gram)[-1].sqrt())  # ten times faster than the singular values

@@ -10,7 +10,7 @@ from snapshot import Snapshot
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
 from coopinit_plugin.layer_sizes import ALIKE, layer_sizes, restore_sizes
 
 INPUTS, WIDTH = 6, 8
@@ -187,3 +187,30 @@ def test_without_a_hand_over_d_stays_as_the_warm_up_made_it():
     result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
     assert result.summary["layers_resized"] == 0
     assert any(abs(now / size - 1) > 0.11 for now, size in zip(layer_sizes(D)[:2], sizes[:2], strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_d_that_ends_not_finite_is_refused_in_words_and_nothing_is_changed(value):
+    torch.manual_seed(0)
+    G, D = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, INPUTS)), body()
+    data = [torch.randn(32, INPUTS) for _ in range(4)]
+    before = Snapshot(G, D)
+
+    def spoil(D: nn.Module) -> None:
+        with torch.no_grad():
+            D[0].weight.fill_(value)
+
+    config = WarmStartConfig(iterations=1, handover="logistic")
+    with pytest.raises(CoopInitError, match=r"The warm-up left D's 0\.weight not finite.*Your networks are untouched"):
+        warm_start(G, D, data, config=config, adapter=Adapter(after_d_step=spoil), progress=False)
+    before.assert_unchanged()
+
+
+def test_sizes_are_the_largest_singular_values_whatever_their_scale():
+    for scale in (1e-25, 1.0, 1e25):
+        layer = nn.Linear(INPUTS, WIDTH)
+        with torch.no_grad():
+            layer.weight.mul_(scale)
+        assert layer_sizes(layer) == pytest.approx(
+            [float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2))], rel=1e-5
+        )
