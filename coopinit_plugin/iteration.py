@@ -100,15 +100,15 @@ def cooperate(
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
     teaching = teaching_loss(g, refined, settings.scale)
     settings.backward(teaching)
-    for_g = _gradients(adam_g)
+    for_g = _taken_gradients(adam_g)
+    _taken_gradients(adam_d)  # of a G that calls D: no part of D's own
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
-    adam_d.zero_grad()  # of layers that G shares with it
     f_refined = pair.score(refined, z, batch)
     settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
     f_real = pair.score(x, z, batch)
     settings.backward(settings.energy_l2 * f_real.square().mean() - f_real.mean())
-    for_d = _gradients(adam_d)
+    for_d = _taken_gradients(adam_d)
 
     # 5. Both step, on the mean gradient of all processes: one message for both
     if settings.average is not None:
@@ -127,16 +127,22 @@ def cooperate(
     return Outcome(pair.detached(g), torch.stack([value.float() for value in found]))
 
 
-def _gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:
-    """Each parameter's gradient; held here, because G and D may share layers."""
-    return {parameter: parameter.grad for group in optimizer.param_groups for parameter in group["params"]}
+def _taken_gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:
+    """Each parameter's gradient, taken off it: G and D may share layers."""
+    found = {parameter: parameter.grad for group in optimizer.param_groups for parameter in group["params"]}
+    _put(dict.fromkeys(found))
+    return found
 
 
 def _step(optimizer: Optimizer, gradients: dict[Tensor, Tensor | None]) -> None:
+    _put(gradients)
+    optimizer.step()
+    _put(dict.fromkeys(gradients))  # so that the next chain has their memory
+
+
+def _put(gradients: dict[Tensor, Tensor | None]) -> None:
     for parameter, gradient in gradients.items():
         parameter.grad = gradient
-    optimizer.step()
-    optimizer.zero_grad()  # so that the next chain has their memory
 
 
 def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:

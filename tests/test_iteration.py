@@ -274,3 +274,23 @@ def test_g_is_called_once_an_iteration_so_that_its_noise_is_the_same_in_chain_an
     x = vectors(size=8)[0]
     cooperate(Pair(G, D, hooks()), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
     assert calls == [1]
+
+
+def test_what_the_teaching_leaves_on_a_d_that_g_calls_is_no_part_of_ds_own_gradient():
+    x = vectors(size=8)[0]
+
+    def trained(weight):
+        G, D = mlp_pair()
+        likelihood_mode(D)
+
+        def generate(G, z):  # the same samples whatever the weight, but a path to D's parameters
+            g = G(z)
+            return g + weight * (D(g) - D(g).detach())
+
+        torch.manual_seed(1)
+        adams = torch.optim.Adam(G.parameters()), torch.optim.SGD(D.parameters(), 0.1)
+        pair = Pair(G, D, hooks(generate=generate))
+        cooperate(pair, x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
+        return [parameter.detach() for parameter in D.parameters()]
+
+    assert all(map(torch.equal, trained(0.0), trained(100.0)))
