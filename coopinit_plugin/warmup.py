@@ -155,7 +155,8 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             logger.warning(worry)
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
         pair = dataclasses.replace(pair, precision=nullcontext)
-        resized = 0 if config.handover == "none" else _restore_sizes(pair, batches, progress.sizes, run)
+        leave = config.handover == "none" or not {*G.parameters()}.isdisjoint(D.parameters())  # G would change with it
+        resized = 0 if leave else _restore_sizes(pair, batches, progress.sizes, run)
         handed_over = hand_over(pair, batches, config.handover, config.r1, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         check_weights(G, "G", config)

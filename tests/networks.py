@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from coopinit_plugin import Adapter, WarmStartConfig
 
@@ -61,6 +62,14 @@ def images(count: int = 4, size: int = 32, seed: int = 0) -> list[torch.Tensor]:
     """Batches of 2×4×4 images in [−1, 1]."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.tanh(torch.randn(size, 2, 4, 4, generator=generator) + 0.3) for _ in range(count)]
+
+
+WEIGHT_NORMS = {
+    "spectral": parametrizations.spectral_norm,
+    "old spectral": nn.utils.spectral_norm,
+    "weight": parametrizations.weight_norm,
+    "old weight": nn.utils.weight_norm,
+}
 
 
 def hooks(**given) -> Adapter:

@@ -16,7 +16,20 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import Fuse, Fused, FusedLoader, Lambda, Z, conv_pair, hooks, images, mlp_pair, short, vectors
+from networks import (
+    WEIGHT_NORMS,
+    Fuse,
+    Fused,
+    FusedLoader,
+    Lambda,
+    Z,
+    conv_pair,
+    hooks,
+    images,
+    mlp_pair,
+    short,
+    vectors,
+)
 from snapshot import Snapshot, bits, state_bits
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -740,15 +753,9 @@ def pairs(draw):
 
     def block(index: int, conv: bool) -> list[nn.Module]:
         layer = nn.Conv2d(width, width, 3, padding=1) if conv else nn.Linear(width, width)
-        kind = draw(st.sampled_from(["plain", "plain", "spectral", "old spectral", "weight", "old weight", "no bias"]))
-        if kind == "spectral":
-            parametrizations.spectral_norm(layer)
-        elif kind == "old spectral":
-            torch.nn.utils.spectral_norm(layer)
-        elif kind == "weight":
-            parametrizations.weight_norm(layer)
-        elif kind == "old weight":
-            torch.nn.utils.weight_norm(layer)
+        kind = draw(st.sampled_from(["plain", "plain", *WEIGHT_NORMS, "no bias"]))
+        if kind in WEIGHT_NORMS:
+            WEIGHT_NORMS[kind](layer)
         elif kind == "no bias":
             layer.bias = None
         extra = draw(st.sampled_from(["none", "norm", "dropout", "count", "in place"]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import WEIGHT_NORMS
 from snapshot import Snapshot
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -130,14 +131,8 @@ def stacks(draw):
     layers: list[nn.Module] = []
     for _ in range(draw(st.integers(1, 4))):
         layer = nn.Linear(INPUTS, INPUTS, bias=draw(st.booleans()))
-        kind = draw(st.sampled_from(["", "", "spectral", "old spectral", "weight"]))
-        if kind == "spectral":
-            parametrizations.spectral_norm(layer)
-        elif kind == "old spectral":
-            torch.nn.utils.spectral_norm(layer)
-        elif kind == "weight":
-            parametrizations.weight_norm(layer)
-        layers.append(layer)
+        kind = draw(st.sampled_from(["plain", "plain", *WEIGHT_NORMS]))
+        layers.append(WEIGHT_NORMS[kind](layer) if kind in WEIGHT_NORMS else layer)
         norm = draw(st.sampled_from([nn.Identity, nn.Identity, nn.BatchNorm1d, nn.LayerNorm]))
         layers.append(norm() if norm is nn.Identity else norm(INPUTS))
         layers.append(draw(st.sampled_from([nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.SiLU, nn.Identity]))())
@@ -187,6 +182,15 @@ def test_without_a_hand_over_d_stays_as_the_warm_up_made_it():
     result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
     assert result.summary["layers_resized"] == 0
     assert any(abs(now / size - 1) > 0.11 for now, size in zip(layer_sizes(D)[:2], sizes[:2], strict=True))
+
+
+def test_layers_that_g_shares_stay_as_they_are():
+    torch.manual_seed(0)
+    D = body()
+    G = nn.Sequential(nn.Linear(4, INPUTS), D[0], nn.ReLU(), nn.Linear(WIDTH, INPUTS))
+    config = WarmStartConfig(iterations=60, lr_discriminator=1e-2, handover="logistic")
+    result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
+    assert result.summary["layers_resized"] == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
