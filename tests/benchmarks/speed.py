@@ -3,7 +3,8 @@
 The floor is K times (D forward, backward to the input alone, parameters frozen), one training step of D on two batches
 and one of G; nothing else. D runs in evaluation mode in all of them. Beside the library's iteration stand a plain
 script, and the samplers of other projects inside the same two training steps: torchebm where it is installed, those of
-JEM, ebm-anatomy and pytorch-CoopNets where ``--peers`` names a folder that holds checkouts of them.
+JEM, ebm-anatomy and pytorch-CoopNets where ``--peers`` names a folder that holds checkouts of them. ``--picture FILE``
+draws the table, too.
 
 All run in one process, in turn, in interleaved rounds; a ratio is taken within a round. On the CPU the clock is the
 process's own CPU time, one thread.
@@ -22,6 +23,7 @@ import torch
 from tests.benchmarks.iterations import DEVICE, Adversarial, Floor, Library, PlainScript
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.peers import peers
+from tests.benchmarks.picture import draw
 from tests.benchmarks.report import here
 
 
@@ -66,15 +68,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 30])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--peers", type=Path, help="folder with checkouts named JEM, ebm-anatomy, pytorch-CoopNets")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the ratios to the floor, a PNG")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    every = {}
     head = ["floor, ms", "library / floor", "plain script / floor", "library / plain script"]
     head += ["library / adversarial step"]
     head += [f"library / {who}" for who in peers(None)]
     print("| pair | K | " + " | ".join(head) + " |\n" + "|---" * (len(head) + 2) + "|", flush=True)
     for name in asked.cases:
         for steps in asked.steps:
-            found = measure(name, steps, asked.rounds, asked.peers)
+            found = every[name, steps] = measure(name, steps, asked.rounds, asked.peers)
 
             def ratio(a: str, b: str, found: dict = found) -> str:
                 if found[b] is None:
@@ -86,6 +90,8 @@ def main() -> None:
             row += [ratio("library", "adversarial step")]
             row += [ratio("library", who) for who in peers(None)]
             print(f"| {name} | {steps} | " + " | ".join(row) + " |", flush=True)
+    if asked.picture:
+        draw(every, asked.picture)
     print(f"\nMedians (quartiles) of {asked.rounds} rounds. {here()}")
 
 
