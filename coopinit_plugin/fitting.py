@@ -20,7 +20,8 @@ from coopinit_plugin.report import check_data
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 1024  # real ones and generated ones
+SAMPLES = 1024  # real ones and generated ones; of small batches fewer, as many as are in
+BATCHES, FEWEST = 32, 128  # so many batches, and at least so many samples
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
     'it by one word, config=WarmStartConfig(handover="logistic") (or "hinge", "least_squares", "wasserstein", '
@@ -86,7 +87,7 @@ def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) 
 
 
 def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
-    """Logits of about a thousand real and as many generated samples, D in training mode as in the loop to come.
+    """Logits of up to about a thousand real and as many generated samples, D in training mode as in the loop to come.
 
     Not averaged over a patch map: the user's loss is taken at each position.
     """
@@ -94,12 +95,14 @@ def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
     fake: list[Tensor] = []
     with torch.no_grad(), kept_modes(pair.D), kept_buffers(pair.G, pair.D):
         pair.D.train()
-        while sum(len(part) for part in real) * run.processes < SAMPLES and len(real) < SAMPLES:
+        found = 0
+        while found < FEWEST or (found < SAMPLES and len(real) < BATCHES):
             x, z, batch = pair.draw(next(batches), run.device)
             real.append(_spread_out(pair.logits(x, z, batch)))
             fake.append(_spread_out(pair.logits(pair.generate(z), z, batch)))
             if not torch.isfinite(real[-1]).all():
                 check_data(x, "Hand-over")
+            found += len(real[-1]) * run.processes
     rows = run.gather(torch.stack([torch.cat(real).flatten(), torch.cat(fake).flatten()])).transpose(0, 1).flatten(1)
     return rows[0].cpu().double(), rows[1].cpu().double()
 

@@ -22,6 +22,7 @@ from coopinit_plugin.adapter import executed
 from coopinit_plugin.heads import own_parameters
 
 ALIKE = 0.1  # of the logits' standard deviation: what they may move; rounding takes a millionth
+ROUNDING = 1e-5  # of the largest logit: less does not tell one sample from another
 NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
 
 Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
@@ -41,7 +42,7 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
     Args:
         D: The discriminator; changed in place.
         sizes: What :func:`layer_sizes` said before.
-        f: The logits of a fixed batch, ``(N,)``.
+        f: The logits of a fixed batch, ``(N,)``, or of each of several modes of D, ``(M, N)``.
 
     Returns:
         The number of weights that were changed.
@@ -50,14 +51,11 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
     seen: list[tuple[str, nn.Module, object, object]] = []
     with executed(D, seen):
         base = f()
-    modules = list(dict.fromkeys(module for name, module, _, _ in seen if "parametrizations." not in f"{name}."))
-    modules.append(D)  # its own parameters, where it has some
-    layers = [index for index, module in enumerate(modules) if _matrices(module)]
+    if not bool((base.std(-1, correction=0) > ROUNDING * base.abs().amax(-1)).all()):
+        return 0  # they are all the same, and would be so whatever was done to the layers
     passed_on: list[Undo] = []  # to layers further back, of which none has its own size yet
     changed = 0
-    for index, after in zip(layers, [*layers[1:], None], strict=True):
-        layer, between = modules[index], modules[index + 1 : after]
-        following = [] if after is None else _matrices(modules[after])
+    for layer, between, following in _places(D, [module for name, module, _, _ in seen if not _inside(name)]):
         for weight in _matrices(layer):
             size, now = wanted.get(id(weight), 0.0), _size(weight)
             if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:
@@ -68,11 +66,30 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
                     passed_on = [*passed_on, undo] if passes_on else []
                     break
             else:
-                if after is not None:  # it must not be left with what those before it passed on
+                if following:  # it must not be left with what those before it passed on
                     changed -= len(passed_on)
                     while passed_on:
                         _put_back(passed_on.pop())
     return changed
+
+
+def _places(D: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Module, list[nn.Module], list[nn.Parameter]]]:
+    """Each layer, what is called between it and the next one, the next one's weights; in the order of the calls.
+
+    Last come the layers whose call cannot be seen, as they are run by their ``forward`` or by a function of torch.
+    """
+    modules = [*dict.fromkeys(called), D]  # D last: its own parameters, where it has some
+    layers = [index for index, module in enumerate(modules) if _matrices(module)]
+    for index, after in zip(layers, [*layers[1:], None], strict=False):
+        yield modules[index], modules[index + 1 : after], [] if after is None else _matrices(modules[after])
+    for name, module in D.named_modules():
+        if module not in modules and not _inside(name):
+            yield module, [], []
+
+
+def _inside(name: str) -> bool:
+    """Whether it is a part of a parametrization, whose parameters are taken for those of its layer."""
+    return "parametrizations." in f"{name}."
 
 
 def _ways(
@@ -101,8 +118,8 @@ def _multiplied(way: Way, f: Callable[[], Tensor], base: Tensor) -> Undo | None:
     undo = [(tensor, tensor.clone()) for tensor, _ in way]
     for tensor, by in way:
         tensor.mul_(by)
-    moved = f() - base
-    if float((moved - moved.mean()).abs().max()) <= ALIKE * float(base.std(correction=0)):
+    moved = (f() - base).abs().amax(-1)
+    if bool((moved <= ALIKE * base.std(-1, correction=0)).all()):
         return undo
     _put_back(undo)
     return None

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.adapter import Adapter, Pair
 from coopinit_plugin.averaging import AveragedGenerator
@@ -31,7 +32,7 @@ from coopinit_plugin.layout import lay_out
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.measures import SlicedWasserstein
 from coopinit_plugin.memory import explained_memory
-from coopinit_plugin.modes import kept_modes, likelihood_mode, settle
+from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode, normalisers, settle
 from coopinit_plugin.progress import Progress
 from coopinit_plugin.randomness import borrowed_randomness, loader_generators, seed_all
 from coopinit_plugin.report import StepReport, check_weights, spread
@@ -40,6 +41,8 @@ from coopinit_plugin.stopping import Plateau, concern
 from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
+
+JUDGES = 8  # real samples at least, by whose logits it is proved that D's layers may be resized
 
 
 def warm_start(
@@ -181,10 +184,26 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
 
 def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine) -> int:
     """D's layers as large as they were; how many weights that changed."""
-    x, z, batch = pair.draw(batches.peek(), run.device)
+    more = (JUDGES - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
+    samples = [*(pair.draw(next(batches), run.device) for _ in range(more)), pair.draw(batches.peek(), run.device)]
+    alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
+
+    def scores() -> Tensor:
+        return torch.cat([pair.score(*part) for part in samples])
+
+    def logits() -> Tensor:
+        """As the hand-over sees them, and as the adversarial loop will, on each batch's own statistics."""
+        found = [scores()]
+        if alone:
+            with kept_modes(*alone), kept_buffers(*alone):
+                for layer in alone:
+                    layer.train()
+                found.append(scores())
+        return torch.stack(found)
+
     with kept_modes(pair.D):
         likelihood_mode(pair.D)
-        resized = restore_sizes(pair.D, sizes, lambda: pair.score(x, z, batch))
+        resized = restore_sizes(pair.D, sizes, logits)
     run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own batch
     return resized
 
