@@ -42,7 +42,7 @@ from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
 
-JUDGES = 8  # real samples at least, by whose logits it is proved that D's layers may be resized
+JUDGES = 8  # real samples at least, and as many generated ones, by whose logits D's layers may be resized or not
 
 
 def warm_start(
@@ -185,7 +185,9 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
 def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine) -> int:
     """D's layers as large as they were; how many weights that changed."""
     more = (JUDGES - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
-    samples = [*(pair.draw(next(batches), run.device) for _ in range(more)), pair.draw(batches.peek(), run.device)]
+    drawn = [*(pair.draw(next(batches), run.device) for _ in range(more)), pair.draw(batches.peek(), run.device)]
+    with torch.no_grad(), kept_buffers(pair.G):
+        samples = [*drawn, *((pair.generate(z), z, batch) for _, z, batch in drawn)]
     alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
 
     def scores() -> Tensor:
