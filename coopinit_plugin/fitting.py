@@ -14,14 +14,15 @@ from coopinit_plugin.batches import Batches
 from coopinit_plugin.engine import Engine
 from coopinit_plugin.handover import Affine, critic_scale, following_loss, line_search, unit_scale
 from coopinit_plugin.heads import find_heads
+from coopinit_plugin.judges import judges
 from coopinit_plugin.langevin import input_gradient
 from coopinit_plugin.modes import frozen, kept_buffers, kept_modes, likelihood_mode
 from coopinit_plugin.report import check_data
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 1024  # real ones and generated ones; of small batches fewer, as many as are in
-BATCHES, FEWEST = 32, 128  # so many batches, and at least so many samples
+SAMPLES = 1024  # real ones, and as many generated ones
+BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
     'it by one word, config=WarmStartConfig(handover="logistic") (or "hinge", "least_squares", "wasserstein", '
@@ -43,14 +44,16 @@ def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) 
     Returns:
         What was done and how the logits lie now, for the summary.
     """
-    x, z, batch = pair.draw(batches.peek(), run.device)
+    samples = judges(pair, batches, run.device)
+    x, z, batch = samples[-1]
     real, fake = _scores(pair, batches, run)
     kind, loss = following_loss(asked, pair.adapter)
     affine, moved = Affine(1.0, 0.0), ""
     if kind != "none":
         with kept_modes(pair.D):
             likelihood_mode(pair.D)
-            heads = find_heads(pair.D, lambda: pair.score(x, z, batch))
+            heads = find_heads(pair.D, lambda: torch.cat([pair.score(*part) for part in samples]))
+        heads = heads.without(pair.G.parameters())
         scalable, shiftable = bool(heads.scaled), heads.shifted is not None
         moved = " and ".join(["scale"] * scalable + ["shift"] * shiftable)
         if kind == "unit":
@@ -70,8 +73,8 @@ def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) 
         real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
         if not moved:
             logger.warning(
-                "D's last layer admits neither scale nor shift (spectral norm and no bias?); its logits, of standard "
-                "deviation %.2g, stay as the warm-up left them.",
+                "No layer of D's alone was found that scales or shifts its logits (spectral norm and no bias, or G's "
+                "layer, too?): they stay as the warm-up left them, of standard deviation %.2g.",
                 float(real.std()),
             )
     return {

@@ -2,7 +2,7 @@
 
 The likelihood fixes neither offset nor scale of f: after the warm-up D tells real from generated, but with logits so
 small that the first adversarial steps rewrite it. So the user's own D loss is minimised over the two numbers of an
-affine map f → s·(f + b), on about a thousand real and generated samples; no other weight of D moves.
+affine map f → s·(f + b), on up to a thousand real and generated samples; no other weight of D moves.
 """
 
 from __future__ import annotations

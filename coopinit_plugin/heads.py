@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,12 @@ class Heads:
     shifted: nn.Parameter | None
     per_unit: float
 
+    def without(self, others: Iterable[nn.Parameter]) -> Heads:
+        """What is left where these parameters must not change, such as a G's that shares layers with D."""
+        kept = {*others}
+        scaled = self.scaled if kept.isdisjoint(self.scaled) else []
+        return Heads(scaled, None if self.shifted in kept else self.shifted, self.per_unit)
+
     @torch.no_grad()
     def apply(self, affine: Affine) -> None:
         """Make D's logit f into scale·(f + shift)."""
@@ -41,7 +47,7 @@ class Heads:
 def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
     """Find the layers in which the logit is linear.
 
-    Going back from the last layer executed, layers are taken as long as the logit is linear in the factor s by which
+    Going back from the last layer called, layers are taken as long as the logit is linear in the factor s by which
     all their parameters are multiplied together; once the logit itself is multiplied by s, they are the heads. This
     finds the one last layer of most D's, the several of a multi-scale or projection D, and none where a spectral norm
     undoes the factor.
@@ -53,8 +59,9 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
     seen: list[tuple[str, nn.Module, object, object]] = []
     with executed(D, seen):
         base = f()
-    executed_last_first = [D, *(module for _, module, _, _ in reversed(seen))]
-    layers = [module for module in dict.fromkeys(executed_last_first) if own_parameters(module)][:DEEPEST]
+    last_first = [D, *(module for _, module, _, _ in reversed(seen))]
+    last_first += reversed([*D.modules()])  # those run by their `forward`, which no hook sees
+    layers = [module for module in dict.fromkeys(last_first) if own_parameters(module)][:DEEPEST]
 
     def scaled(parameters: list[nn.Parameter], factor: float) -> Tensor:
         values = [parameter.clone() for parameter in parameters]

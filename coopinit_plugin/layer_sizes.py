@@ -12,7 +12,7 @@ size it had, where that leaves D's logits as they are; the last layer keeps what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +36,13 @@ def layer_sizes(D: nn.Module) -> list[float]:
 
 
 @torch.no_grad()
-def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> int:
+def restore_sizes(D: nn.Module, sizes: list[float], logits: Sequence[Callable[[], Tensor]]) -> int:
     """Give every layer the size it had, where D's logits stay the same.
 
     Args:
         D: The discriminator; changed in place.
         sizes: What :func:`layer_sizes` said before.
-        f: The logits of a fixed batch, ``(N,)``, or of each of several modes of D, ``(M, N)``.
+        logits: Each gives D's logits of fixed samples, ``(N,)``; all have to stay, the first one is asked first.
 
     Returns:
         The number of weights that were changed.
@@ -50,8 +50,8 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
     wanted = dict(zip(map(id, _weights(D)), sizes, strict=True))
     seen: list[tuple[str, nn.Module, object, object]] = []
     with executed(D, seen):
-        base = f()
-    if not bool((base.std(-1, correction=0) > ROUNDING * base.abs().amax(-1)).all()):
+        before = [f() for f in logits]
+    if any(_std(base) <= ROUNDING * float(base.abs().max()) for base in before):
         return 0  # they are all the same, and would be so whatever was done to the layers
     passed_on: list[Undo] = []  # to layers further back, of which none has its own size yet
     changed = 0
@@ -61,7 +61,7 @@ def restore_sizes(D: nn.Module, sizes: list[float], f: Callable[[], Tensor]) -> 
             if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:
                 continue
             for way, passes_on in _ways(weight, size / now, layer, between, following):
-                if (undo := _multiplied(way, f, base)) is not None:
+                if (undo := _multiplied(way, logits, before)) is not None:
                     changed += 1
                     passed_on = [*passed_on, undo] if passes_on else []
                     break
@@ -96,33 +96,36 @@ def _ways(
     weight: nn.Parameter, factor: float, layer: nn.Module, between: list[nn.Module], following: list[nn.Parameter]
 ) -> Iterator[tuple[Way, bool]]:
     """What may have to be multiplied with a weight for the function to stay; whether the next layer makes up for it."""
-    yield [(weight, factor)], False
     norm = next((m for m in between if isinstance(m, _NormBase) and m.running_mean is not None), None)
     before_norm = between if norm is None else between[: between.index(norm)]
     biases = [module._parameters.get("bias") for module in (layer, *before_norm)]
     own: Way = [(weight, factor), *((bias, factor) for bias in biases if bias is not None)]
-    if len(own) > 1:
-        yield own, False
     if norm is not None and norm.running_mean is not None and norm.running_var is not None:
         after: Way = [*own, (norm.running_mean, factor), (norm.running_var, factor**2)]
         if norm.weight is not None:  # ε weighs more in a smaller variance
             variance = norm.running_var
             after.append((norm.weight, ((variance + norm.eps / factor**2) / (variance + norm.eps)).sqrt()))
         yield after, False
-    elif following:
+    yield own[:1], False
+    if len(own) > 1:
+        yield own, False
+    if norm is None and following:
         yield own + [(parameter, 1 / factor) for parameter in following], True
 
 
-def _multiplied(way: Way, f: Callable[[], Tensor], base: Tensor) -> Undo | None:
-    """Multiply; where the logits of the batch are not the same any more, put everything back."""
+def _multiplied(way: Way, logits: Sequence[Callable[[], Tensor]], before: list[Tensor]) -> Undo | None:
+    """Multiply; where the logits are not the same any more, put everything back."""
     undo = [(tensor, tensor.clone()) for tensor, _ in way]
     for tensor, by in way:
         tensor.mul_(by)
-    moved = (f() - base).abs().amax(-1)
-    if bool((moved <= ALIKE * base.std(-1, correction=0)).all()):
+    if all(float((f() - base).abs().max()) <= ALIKE * _std(base) for f, base in zip(logits, before, strict=True)):
         return undo
     _put_back(undo)
     return None
+
+
+def _std(logits: Tensor) -> float:
+    return float(logits.std(correction=0))
 
 
 def _put_back(undo: Undo) -> None:

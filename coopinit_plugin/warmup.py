@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.adapter import Adapter, Pair
 from coopinit_plugin.averaging import AveragedGenerator
@@ -27,6 +27,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
 from coopinit_plugin.iteration import Settings
+from coopinit_plugin.judges import judges
 from coopinit_plugin.layer_sizes import layer_sizes, restore_sizes
 from coopinit_plugin.layout import lay_out
 from coopinit_plugin.loop import Stage, iterate
@@ -41,8 +42,6 @@ from coopinit_plugin.stopping import Plateau, concern
 from coopinit_plugin.witness import Witness
 
 logger = logging.getLogger(__name__)
-
-JUDGES = 8  # real samples at least, and as many generated ones, by whose logits D's layers may be resized or not
 
 
 def warm_start(
@@ -184,28 +183,25 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
 
 def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine) -> int:
     """D's layers as large as they were; how many weights that changed."""
-    more = (JUDGES - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
-    drawn = [*(pair.draw(next(batches), run.device) for _ in range(more)), pair.draw(batches.peek(), run.device)]
+    real = judges(pair, batches, run.device)
     with torch.no_grad(), kept_buffers(pair.G):
-        samples = [*drawn, *((pair.generate(z), z, batch) for _, z, batch in drawn)]
+        fake = [(pair.generate(z), z, batch) for _, z, batch in real]
     alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
 
-    def scores() -> Tensor:
+    def scores(samples: list[tuple[Any, Any, Any]]) -> Tensor:
         return torch.cat([pair.score(*part) for part in samples])
 
-    def logits() -> Tensor:
-        """As the hand-over sees them, and as the adversarial loop will, on each batch's own statistics."""
-        found = [scores()]
-        if alone:
-            with kept_modes(*alone), kept_buffers(*alone):
-                for layer in alone:
-                    layer.train()
-                found.append(scores())
-        return torch.stack(found)
+    def on_own_statistics(samples: list[tuple[Any, Any, Any]]) -> Tensor:
+        """Those of each batch, as in the adversarial loop."""
+        with kept_modes(*alone), kept_buffers(*alone):
+            for layer in alone:
+                layer.train()
+            return scores(samples)
 
+    ways = [scores, on_own_statistics] if alone else [scores]
     with kept_modes(pair.D):
         likelihood_mode(pair.D)
-        resized = restore_sizes(pair.D, sizes, logits)
+        resized = restore_sizes(pair.D, sizes, [partial(f, samples) for f in ways for samples in (real, fake)])
     run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own batch
     return resized
 

@@ -8,12 +8,15 @@ import math
 
 import pytest
 import torch
-from networks import hooks, mlp_pair, short, vectors
+from networks import Z, hooks, mlp_pair, short, vectors
 from torch import nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, softplus
 
-from coopinit_plugin import Adapter, CoopInitError, infer_sign, warm_start
+from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, infer_sign, warm_start
+from coopinit_plugin.adapter import Pair
+from coopinit_plugin.batches import Batches
 from coopinit_plugin.handover import LOSSES, Affine, critic_scale, following_loss, line_search, unit_scale
+from coopinit_plugin.judges import judges
 
 SMALLEST, WIDEST = 0.05, 12.0  # standard deviations that the logits may get
 
@@ -352,7 +355,7 @@ def test_a_last_layer_that_admits_nothing_is_told(caplog):
     D[0] = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8, bias=False))
     told = warm_start(G, D, vectors(), config=short(handover="hinge"), adapter=hooks(), progress=False).summary
     assert told["handover_moved"] == ""
-    assert "neither scale nor shift" in caplog.text
+    assert "No layer of D's alone was found" in caplog.text
 
 
 def test_a_patch_maps_scores_are_fitted_position_by_position_as_the_users_loss_sees_them():
@@ -387,3 +390,33 @@ def test_means_far_apart_stay_where_a_sigmoid_with_bce_still_passes_a_gradient()
     p = torch.sigmoid(logits)
     torch.nn.functional.binary_cross_entropy(p, torch.ones_like(p)).backward()
     assert float(logits.grad.abs().min()) > 0.5 / 64
+
+
+def test_the_hand_over_leaves_layers_alone_that_g_shares(caplog):
+    """Else it would change G's samples, after the stop has judged them."""
+    D = mlp_pair()[1]
+    G = nn.Sequential(nn.Linear(Z, 8), D[2], nn.Linear(1, 2))
+    told = warm_start(G, D, vectors(), config=short(handover="hinge"), adapter=hooks(), progress=False).summary
+    assert told["handover_moved"] == ""
+    assert "or G's layer, too" in caplog.text
+
+
+def test_batches_of_one_sample_are_judged_together():
+    """By one logit a hidden bias passes for a shift; the last layer has none, and spectral norm undoes every scale."""
+    torch.manual_seed(0)
+    normed = torch.nn.utils.parametrizations.spectral_norm
+    G = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 6))
+    D = nn.Sequential(normed(nn.Linear(6, 8)), nn.LeakyReLU(0.2), normed(nn.Linear(8, 8)), nn.LeakyReLU(0.2))
+    D.append(normed(nn.Linear(8, 1, bias=False)))
+    far = [20 * torch.randn(1, 6) + 40 for _ in range(200)]
+    config = WarmStartConfig(iterations=40, handover="least_squares")
+    assert warm_start(G, D, far, config=config, progress=False).summary["handover_moved"] == ""
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 8), (3, 3), (7, 2), (8, 1), (64, 1)])
+def test_eight_samples_at_least_are_the_judges(size, count):
+    given = [torch.full((size, 2), float(index)) for index in range(10)]
+    batches = Batches(given, torch.device("cpu"))
+    drawn = judges(Pair(*mlp_pair(), hooks()), batches, torch.device("cpu"))
+    assert [float(x[0, 0]) for x, _, _ in drawn] == list(range(count))
+    assert float(next(batches)[0, 0]) == count - 1  # the last one is still the next

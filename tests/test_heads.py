@@ -221,3 +221,31 @@ def test_a_d_that_ends_in_a_relu_is_scaled_but_not_shifted():
     heads = find_heads(D, lambda: D(x).flatten())
     assert heads.scaled
     assert heads.shifted is None
+
+
+class ByForward(nn.Module):
+    """A last layer that is run by its `forward`, as old wrappers for spectral norm do: no hook of it runs."""
+
+    def __init__(self, bias: bool = True) -> None:
+        super().__init__()
+        self.body, self.last = nn.Linear(3, 8), nn.Linear(8, 1, bias=bias)
+
+    def forward(self, x):
+        return self.last.forward(torch.tanh(self.body.forward(x)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_last_layer_that_is_run_by_its_forward_is_found(bias):
+    D, x = ByForward(bias), torch.randn(32, 3)
+    heads = find_heads(D, lambda: D(x).flatten())
+    assert [id(p) for p in heads.scaled] == [id(p) for p in D.last.parameters()]
+    assert heads.shifted is D.last.bias
+
+
+def test_layers_of_g_are_left_out():
+    D, x = nn.Linear(3, 1), torch.randn(32, 3)
+    heads = find_heads(D, lambda: D(x).flatten())
+    assert (heads.without([nn.Parameter(torch.ones(1))]).scaled, heads.shifted) == (heads.scaled, D.bias)
+    without = heads.without([D.weight])
+    assert (without.scaled, without.shifted) == ([], D.bias)
+    assert heads.without(D.parameters()).shifted is None

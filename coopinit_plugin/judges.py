@@ -1,0 +1,25 @@
+"""Samples by whose logits it is judged what a change of D's layers does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from coopinit_plugin.adapter import Pair
+from coopinit_plugin.batches import Batches
+
+LEAST = 8  # the logits of fewer are alike, or changed alike, by chance; a single one has no standard deviation at all
+
+
+def judges(pair: Pair, batches: Batches, device: torch.device) -> list[tuple[Any, Any, Any]]:
+    """The next batch, which stays the next, and as many before it as have eight samples together: (x, z, batch) each.
+
+    Args:
+        pair: G and D.
+        batches: Real samples; those before the last are used up.
+        device: Where the latents go.
+    """
+    more = (LEAST - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
+    return [*(pair.draw(next(batches), device) for _ in range(more)), pair.draw(batches.peek(), device)]
