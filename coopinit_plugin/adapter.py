@@ -154,7 +154,7 @@ class Pair:
     D: nn.Module
     adapter: Adapter
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
-    _copies_input: bool = False
+    _copies_input: bool | None = None  # whether D's first layer works in place, which its first pass shows
 
     def real(self, batch: Any) -> Any:
         """The data in one batch."""
@@ -201,17 +201,12 @@ class Pair:
     def logits(self, x: Any, z: Any, batch: Any) -> Tensor:
         """The numbers that f(x) is the average of, in the shape that D gives them: what the user's loss sees."""
         assert self.adapter.score is not None
-        if self._copies_input:
+        if self._copies_input is not False:
             x = tree_map(torch.clone, x)
-        try:
-            with self.precision():
-                f = move(self.adapter.score(self.D, x, fresh(z), batch), None)
-        except RuntimeError as error:
-            # D's whose first layer works in place cannot take a leaf of the graph: give them a copy from here on.
-            if self._copies_input or "leaf Variable that requires grad" not in str(error):
-                raise
-            self._copies_input = True
-            return self.logits(x, z, batch)
+        with self.precision():
+            f = move(self.adapter.score(self.D, x, fresh(z), batch), None)
+        if self._copies_input is None:
+            self._copies_input = any(leaf._version for leaf in tree_leaves(x))
         return f if self.adapter.real_is_high else -f
 
 

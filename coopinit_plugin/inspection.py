@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.adapter import Adapter, Pair, fresh, infer_sign, per_sample, release_graphs
 from coopinit_plugin.batch_parts import batch_size, could_be_data, describe, first_line, move, parts
@@ -99,7 +99,7 @@ class _Look:
         self._given()
         guess, generate, out = self._generator()
         found = match(self.data, out, guess.source, self.given.real, self.given_x)
-        x, fake = found.real(self.batch), found.pick(out)
+        x, fake = tree_map(torch.clone, found.real(self.batch)), found.pick(out)  # D may work in place
         self.n = tree_leaves(x)[0].shape[0]
         check(x)
         fake = self._differentiable(fake)

@@ -35,7 +35,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
 
-from coopinit_plugin import CoopInitError, WarmStartConfig, borrowed, warm_start, warmup
+from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, borrowed, inspect, warm_start, warmup
 
 
 def warm(G, D, loader, *, adapter=None, **given):
@@ -872,3 +872,13 @@ def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own, low_
             assert torch.isfinite(p).all()
             if id(p) in frozen and id(p) not in head:
                 assert bits(p) == frozen[id(p)]
+
+
+def test_the_loaders_own_tensors_stay_where_d_begins_in_place():
+    G, D = mlp_pair()
+    D = nn.Sequential(nn.LeakyReLU(0.2, inplace=True), D)
+    data = vectors()
+    before = [batch.clone() for batch in data]
+    warm(G, D, data, adapter=Adapter(latent=hooks().latent))
+    inspect(G, D, data)
+    assert all(torch.equal(now, was) for now, was in zip(data, before, strict=True))
