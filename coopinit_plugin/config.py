@@ -22,8 +22,8 @@ class WarmStartConfig:
         iterations: Cooperative iterations, or ``"auto"``: stop when the sliced Wasserstein distance between generated
             and real samples is down to 0.25 σ, or no longer falls.
         max_iterations: The most that ``"auto"`` may take.
-        max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over, as
-            long as ten of them or so, comes on top. ``None``: no such bound.
+        max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over
+            comes on top, the time of some more of them. ``None``: no such bound.
         langevin_steps: Steps K of the chain that refines each generated sample. ``"auto"``: 2, and more (up to 10) as
             long as steps of full length do not bring the refined samples up to the score of real ones.
         step_size: ``"balanced"`` adapts the drift so that refined samples score as real ones do. A number δ

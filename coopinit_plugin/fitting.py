@@ -14,7 +14,7 @@ from coopinit_plugin.batches import Batches
 from coopinit_plugin.engine import Engine
 from coopinit_plugin.handover import Affine, critic_scale, following_loss, line_search, unit_scale
 from coopinit_plugin.heads import find_heads
-from coopinit_plugin.judges import judges
+from coopinit_plugin.judges import judges, scores
 from coopinit_plugin.langevin import input_gradient
 from coopinit_plugin.modes import frozen, kept_buffers, kept_modes, likelihood_mode
 from coopinit_plugin.report import check_data
@@ -52,7 +52,7 @@ def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) 
     if kind != "none":
         with kept_modes(pair.D):
             likelihood_mode(pair.D)
-            heads = find_heads(pair.D, lambda: torch.cat([pair.score(*part) for part in samples]))
+            heads = find_heads(pair.D, lambda: scores(pair, samples))
         heads = heads.without(pair.G.parameters())
         scalable, shiftable = bool(heads.scaled), heads.shifted is not None
         moved = " and ".join(["scale"] * scalable + ["shift"] * shiftable)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.adapter import Pair
 from coopinit_plugin.batches import Batches
 
+Samples = list[tuple[Any, Any, Any]]  # (x, z, batch) of each batch
+
 LEAST = 8  # the logits of fewer are alike, or changed alike, by chance; a single one has no standard deviation at all
 
 
-def judges(pair: Pair, batches: Batches, device: torch.device) -> list[tuple[Any, Any, Any]]:
-    """The next batch, which stays the next, and as many before it as have eight samples together: (x, z, batch) each.
+def judges(pair: Pair, batches: Batches, device: torch.device) -> Samples:
+    """The next batch, which stays the next, and as many before it as have eight samples together.
 
     Args:
         pair: G and D.
@@ -23,3 +26,8 @@ def judges(pair: Pair, batches: Batches, device: torch.device) -> list[tuple[Any
     """
     more = (LEAST - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
     return [*(pair.draw(next(batches), device) for _ in range(more)), pair.draw(batches.peek(), device)]
+
+
+def scores(pair: Pair, samples: Samples) -> Tensor:
+    """D's logits of all of them, ``(N,)``."""
+    return torch.cat([pair.score(*part) for part in samples])

@@ -50,12 +50,15 @@ def restore_sizes(D: nn.Module, sizes: list[float], logits: Sequence[Callable[[]
     wanted = dict(zip(map(id, _weights(D)), sizes, strict=True))
     seen: list[tuple[str, nn.Module, object, object]] = []
     with executed(D, seen):
-        before = [f() for f in logits]
+        before = [logits[0]()]
+    called = [module for name, module, _, _ in seen if not _inside(name)]
+    seen.clear()  # what went through D need not be held any longer
+    before += [f() for f in logits[1:]]
     if any(_std(base) <= ROUNDING * float(base.abs().max()) for base in before):
         return 0  # they are all the same, and would be so whatever was done to the layers
     passed_on: list[Undo] = []  # to layers further back, of which none has its own size yet
     changed = 0
-    for layer, between, following in _places(D, [module for name, module, _, _ in seen if not _inside(name)]):
+    for layer, between, following in _places(D, called):
         for weight in _matrices(layer):
             size, now = wanted.get(id(weight), 0.0), _size(weight)
             if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:

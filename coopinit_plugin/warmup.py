@@ -27,7 +27,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.fitting import hand_over
 from coopinit_plugin.inspection import look
 from coopinit_plugin.iteration import Settings
-from coopinit_plugin.judges import judges
+from coopinit_plugin.judges import Samples, judges, scores
 from coopinit_plugin.layer_sizes import layer_sizes, restore_sizes
 from coopinit_plugin.layout import lay_out
 from coopinit_plugin.loop import Stage, iterate
@@ -188,20 +188,17 @@ def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine
         fake = [(pair.generate(z), z, batch) for _, z, batch in real]
     alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
 
-    def scores(samples: list[tuple[Any, Any, Any]]) -> Tensor:
-        return torch.cat([pair.score(*part) for part in samples])
-
-    def on_own_statistics(samples: list[tuple[Any, Any, Any]]) -> Tensor:
+    def on_own_statistics(pair: Pair, samples: Samples) -> Tensor:
         """Those of each batch, as in the adversarial loop."""
         with kept_modes(*alone), kept_buffers(*alone):
             for layer in alone:
                 layer.train()
-            return scores(samples)
+            return scores(pair, samples)
 
     ways = [scores, on_own_statistics] if alone else [scores]
     with kept_modes(pair.D):
         likelihood_mode(pair.D)
-        resized = restore_sizes(pair.D, sizes, [partial(f, samples) for f in ways for samples in (real, fake)])
+        resized = restore_sizes(pair.D, sizes, [partial(f, pair, samples) for f in ways for samples in (real, fake)])
     run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own batch
     return resized
 
