@@ -9,13 +9,13 @@ from tests.benchmarks import parts, speed
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "few"), [(speed, ["--rounds", "2"]), (parts, ["--iterations", "1"])], ids=["speed", "parts"]
+    ("script", "few"), [(speed, ["--rounds", "2"]), (parts, ["--iterations", "1"])], ids=["speed", "parts"]
 )
-def test_a_benchmark_prints_a_row_for_each_number_of_steps_and_draws_it(benchmark, few, monkeypatch, capsys, tmp_path):
+def test_a_benchmark_prints_a_row_for_each_number_of_steps_and_draws_it(script, few, monkeypatch, capsys, tmp_path):
     picture = tmp_path / "picture.png"
     given = ["benchmark", "--cases", "tiny 8²", "--steps", "1", "2", "--picture", str(picture), *few]
     monkeypatch.setattr("sys.argv", given)
-    benchmark.main()
+    script.main()
     printed = capsys.readouterr().out
     assert [line[:14] for line in printed.splitlines()[2:4]] == ["| tiny 8² | 1 ", "| tiny 8² | 2 "]
     width, height = Image.open(picture).size
