@@ -64,6 +64,8 @@ def iterate(progress: Progress, stage: Stage) -> tuple[str, float | None]:
     ):
         for iteration in range(len(history) + 1, config.most_iterations + 1):
             x, z, batch = pair.draw(next(progress.batches), run.device)
+            for group in progress.adam_d.param_groups:
+                group["lr"] = config.lr_discriminator * step.pace
             outcome = cooperate(pair, x, z, batch, step, progress.settings, progress.adam_g, progress.adam_d)
             progress.averaged.update(iteration)
 

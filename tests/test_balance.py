@@ -86,6 +86,22 @@ def test_the_users_number_of_steps_is_kept_and_the_size_balances_alone():
     assert (step.steps, step.size) == (5, pytest.approx(0.05 * math.exp(0.1)))
 
 
+def test_d_learns_twice_as_fast_as_long_as_two_steps_do_and_as_set_from_four_on():
+    step = BalancedStep()
+    assert step.pace == 2
+    step.number = 3.0
+    assert step.pace == pytest.approx(4 / 3)
+    step.number = 4.0
+    assert step.pace == 1
+    step.number = 10.0
+    assert step.pace == 1
+
+
+@pytest.mark.parametrize(("size", "steps"), [("balanced", 1), ("balanced", 2), ("balanced", 10), (0.1, "auto")])
+def test_where_the_chain_is_the_users_d_learns_as_fast_as_is_set(size, steps):
+    assert step_size(size, steps).pace == 1
+
+
 def test_a_chain_with_a_far_way_to_go_arrives_by_more_steps():
     """From 0 uphill to data at 1: two steps of 0.25 do not reach them, four do."""
     real = torch.randn(256, 4) * 0.1 + 1
