@@ -37,10 +37,13 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(bunch.images / 8 - 1, dtype=torch.float32), torch.tensor(bunch.target)
 
 
-def read(images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the digits (M, 8, 8) are by a vote of the three nearest real ones, and the distance to the nearest."""
-    known, labels = digits()
-    known = known.flatten(1)
+def read(images: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What the digits (M, 8, 8) are by a vote of the three nearest real ones, and the distance to the nearest.
+
+    Those are `digits()`, or what `known` says they look like.
+    """
+    real, labels = digits()
+    known = (real if known is None else known).flatten(1)
     half = known.square().sum(1) / 2
     votes, distances = [], []
     for part in images.reshape(-1, 64).cpu().split(1000):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from coopinit_plugin import WarmStart, WarmStartConfig, warm_start
+from examples.study.cost import DEVICE
 from examples.study.networks import initialise
 
 
@@ -26,14 +27,14 @@ class Arm:
         changes: Of the library's default settings.
         keep: Whose warm weights are kept: ``"GD"``, ``"G"`` or ``"D"``.
         objective: The adversarial loss in place of the setting's own.
-        resized: Whether D's layers get back their sizes.
+        without: Names in the library and what stands in their place, for the parts that no setting takes away.
     """
 
     start: str = "random"
     changes: dict[str, Any] = field(default_factory=dict)
     keep: str = "GD"
     objective: str | None = None
-    resized: bool = True
+    without: dict[str, Any] = field(default_factory=dict)
 
     @property
     def needs_ours(self) -> bool:
@@ -62,7 +63,8 @@ ABLATIONS = {
     "only-g": Arm("warm", keep="G"),
     "only-d": Arm("warm", keep="D"),
     "no-handover": Arm("warm", {"handover": "none"}),
-    "no-sizes": Arm("warm", resized=False),
+    "no-sizes": Arm("warm", without={"coopinit_plugin.warmup.restore_sizes": lambda *_: 0}),
+    "no-pace": Arm("warm", without={"coopinit_plugin.balance.QUICK": 1.0}),
     "no-averaging": Arm("warm", {"averaging": 0.0}),
     "no-balance-0.1": Arm("warm", {"step_size": 0.1}),
     "no-balance-1": Arm("warm", {"step_size": 1.0, "noise": 0.06}),
@@ -88,7 +90,9 @@ ARMS |= ABLATIONS | SENSITIVITY | FIXED_NUMBERS
 def warm(arm: Arm, G: nn.Module, D: nn.Module, loader: Iterable[Tensor], config: WarmStartConfig) -> WarmStart:
     """The warm-up; where only one network's weights are to be kept the other gets its own back."""
     before = copy.deepcopy((G.state_dict(), D.state_dict()))
-    with nullcontext() if arm.resized else patch("coopinit_plugin.warmup.restore_sizes", return_value=0):
+    with ExitStack() as changed:
+        for name, substitute in arm.without.items():
+            changed.enter_context(patch(name, substitute))
         result = warm_start(G, D, loader, config=config, progress=False)
     if "G" not in arm.keep:
         G.load_state_dict(before[0])
@@ -107,7 +111,7 @@ def pretrain_as_vae(
         encoder.main[-1] = nn.Linear(last.in_features, 2 * latent[0])
     else:
         encoder.main[-1] = type(last)(last.in_channels, 2 * latent[0], last.kernel_size)
-    encoder.apply(initialise)
+    encoder.apply(initialise).to(DEVICE)
     adam = torch.optim.Adam([*G.parameters(), *encoder.parameters()], lr=1e-3)
     for x in batches:
         if not go_on():
@@ -135,9 +139,9 @@ def pretrain_by_sliced_distance(
             return
         real = torch.cat(held).flatten(1)
         held.clear()
-        directions = torch.randn(real.shape[1], 512)
+        directions = torch.randn(real.shape[1], 512, device=DEVICE)
         directions /= directions.norm(dim=0)
-        fake = G(torch.randn(len(real), *latent)).flatten(1) @ directions
+        fake = G(torch.randn(len(real), *latent, device=DEVICE)).flatten(1) @ directions
         loss = (fake.sort(0).values - (real @ directions).sort(0).values).square().mean()
         adam.zero_grad()
         loss.backward()

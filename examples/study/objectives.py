@@ -46,7 +46,7 @@ class Objective:
         if self.r2:
             loss = loss + self.r2 / 2 * squared_gradient(f_fake, fake).mean()
         if self.gradient_penalty:
-            share = torch.rand(len(real), *[1] * (real.ndim - 1))
+            share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
             between = (share * real + (1 - share) * fake).detach().requires_grad_()
             norm = (squared_gradient(D(between), between) + 1e-12).sqrt()
             loss = loss + self.gradient_penalty * (norm - 1).square().mean()

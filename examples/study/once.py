@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import coopinit_plugin
 from coopinit_plugin import WarmStartConfig
 from examples.study.arms import ARMS, Arm, pretrain_as_vae, pretrain_by_sliced_distance, warm
-from examples.study.cost import Cost, seconds_apart
+from examples.study.cost import DEVICE, Cost, seconds_apart
 from examples.study.objectives import OBJECTIVES, Objective
 from examples.study.plans import Plan, Setting
 from examples.study.tasks import TASKS, Task
@@ -49,6 +49,7 @@ class Scale:
 
 SCALES = {
     "full": Scale(),
+    "long": Scale(iterations=3000, points=15),
     "quick": Scale(iterations=12, points=2, samples=1000, width=0.25, most_warm_up=4),
 }
 
@@ -88,9 +89,9 @@ class Run:
         self.task: Task = TASKS[setting.task]()
         self.objective, self.scale = objective, scale
         self.widths = (scale.width, setting.d_width * scale.width)
-        self.loader = Batches(self.task.data)
+        self.loader = Batches(self.task.data.to(DEVICE))
         torch.manual_seed(seed)
-        self.G, self.D = self.task.pair(setting.norm, *self.widths, objective.sigmoid)
+        self.G, self.D = (net.to(DEVICE) for net in self.task.pair(setting.norm, *self.widths, objective.sigmoid))
         self.lr = setting.lr
         self._use_everything_once(seed)
 
@@ -118,7 +119,7 @@ class Run:
         adam_g = torch.optim.Adam(G.parameters(), lr=self.lr, betas=(0.5, 0.999))
         adam_d = torch.optim.Adam(D.parameters(), lr=self.lr, betas=(0.5, 0.999))
         for real in self.loader.forever():
-            fake = G(torch.randn(len(real), *self.task.latent))
+            fake = G(torch.randn(len(real), *self.task.latent, device=DEVICE))
 
             adam_d.zero_grad()
             loss_d = objective.d_loss(D, real, fake)
@@ -139,7 +140,7 @@ class Run:
         """Always from the same latents, G in evaluation mode; torch's own random state stays as it is."""
         z = torch.randn(self.scale.samples, *self.task.latent, generator=torch.Generator().manual_seed(0))
         self.G.eval()
-        samples = torch.cat([self.G(part) for part in z.split(1000)])
+        samples = torch.cat([self.G(part.to(DEVICE)).cpu() for part in z.split(1000)])
         self.G.train()
         if not samples.isfinite().all():
             raise Diverged
@@ -219,7 +220,7 @@ def _start(arm: Arm, run: Run, cost: Cost, most: float, seed: int) -> dict[str, 
         }
     go_on = lambda: cost.total < most  # noqa: E731
     if arm.start == "vae":
-        encoder = run.task.pair("batch", run.scale.width, run.scale.width, False)[1]
+        encoder = run.task.pair("batch", run.scale.width, run.scale.width, False)[1].to(DEVICE)
         pretrain_as_vae(run.G, encoder, run.task.latent, run.loader.forever(), go_on)
     elif arm.start == "sliced":
         pretrain_by_sliced_distance(run.G, run.task.latent, run.loader.forever(), go_on)

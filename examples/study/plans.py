@@ -113,6 +113,22 @@ def _multimodal() -> Iterator[tuple[Setting, list[str]]]:
         )
 
 
+def _large() -> Iterator[tuple[Setting, list[str]]]:
+    for objective, norm in (
+        ("non_saturating", "none"),
+        ("hinge", "none"),
+        ("wgan_gp", "none"),
+        ("r3gan", "none"),
+        ("non_saturating", "batch"),
+        ("hinge", "spectral"),
+    ):
+        yield Setting("digits32", objective, norm), ["random", "ours"]
+    for objective, norm in (("non_saturating", "none"), ("non_saturating", "batch"), ("hinge", "spectral")):
+        yield Setting("patches32", objective, norm), ["random", "ours"]
+
+
+LONG = ("large",)  # parts whose runs are given 3000 iterations
+
 PARTS = {
     "headline": (_headline, range(10)),
     "grid": (_grid, range(3)),
@@ -122,6 +138,7 @@ PARTS = {
     "patches": (_patches, range(5)),
     "series": (_series, range(5)),
     "multimodal": (_multimodal, range(5)),
+    "large": (_large, range(3)),
 }
 
 

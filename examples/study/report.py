@@ -26,6 +26,7 @@ ARM_NAMES = {
     "only-d": "only D's warm weights",
     "no-handover": "no hand-over",
     "no-sizes": "D's layers left grown",
+    "no-pace": "D at 1e-3 throughout",
     "no-averaging": "G's last weights",
     "no-balance-0.1": "fixed step 0.1",
     "no-balance-1": "fixed step 1, noise 0.06",
@@ -43,7 +44,15 @@ OBJECTIVE_NAMES = {
     "sigmoid_bce": "sigmoid + BCE, told nothing",
 }
 NORM_NAMES = {"none": "", "batch": "BatchNorm", "spectral": "spectral norm"}
-TASK_NAMES = {"digits": "", "patches": "", "series": "", "grid100": "grid in 2-D", "cloud100": "cloud in 8-D"}
+TASK_NAMES = {
+    "digits": "",
+    "patches": "",
+    "series": "",
+    "grid100": "grid in 2-D",
+    "cloud100": "cloud in 8-D",
+    "digits32": "digits",
+    "patches32": "patches",
+}
 
 ENDS = (("modes", ".0f"), ("reverse_kl", ".2f"), ("quality", ".2f"), ("distance", ".2f"))
 COSTS = (
@@ -88,7 +97,7 @@ def write(folder: Path, file: Path) -> None:
         "Made by `python -m examples.study report` from the tables in `results/`; what was done is told in "
         "[README.md](README.md). Medians over seeds, in brackets their 95 % bootstrap intervals. A run has collapsed "
         "when it ends under 5 % of the modes. Costs are CPU time in adversarial iterations of the setting, the start's "
-        "included; every run ends at 1200.",
+        "included; every run ends at 1200, unless it says otherwise.",
     ]
     parts = {
         "headline": _headline,
@@ -99,6 +108,7 @@ def write(folder: Path, file: Path) -> None:
         "patches": _patches,
         "series": _series,
         "multimodal": _multimodal,
+        "large": _large,
     }
     for part, section in parts.items():
         if rows := known_rows(part, folder):
@@ -304,6 +314,16 @@ def _series(rows: list[Row], _: Path) -> list[str]:
 def _multimodal(rows: list[Row], _: Path) -> list[str]:
     text = ["## Many far-apart modes", "100 Gaussians; MLPs. High quality: within 3 sd of a centre."]
     return text + _each_setting("multimodal", rows, ENDS + COSTS, "modes")
+
+
+def _large(rows: list[Row], _: Path) -> list[str]:
+    text = [
+        "## 32×32, on a GPU",
+        "The digits enlarged, and larger patches; every run ends at a cost of 3000 adversarial iterations.",
+    ]
+    patches = [row for row in rows if row["setting"].startswith("patches")]
+    text += _each_setting("large", [row for row in rows if row not in patches], ENDS + COSTS, "modes")
+    return text + _each_setting("large", patches, NEIGHBOURS, "distance")
 
 
 def _each_setting(part: str, rows: list[Row], columns: Sequence[tuple[str, str]], compared: str) -> list[str]:

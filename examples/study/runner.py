@@ -10,7 +10,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from examples.study.arms import ARMS
-from examples.study.plans import Plan
+from examples.study.cost import DEVICE
+from examples.study.plans import LONG, Plan
 from examples.study.table import Table
 
 FIRST_USED = ("accelerate", "torch._dynamo")  # which the first warm-up and the first optimizer of a process import
@@ -51,7 +52,7 @@ class Queue:
 def run_all(todo: list[Plan], folder: Path, jobs: int, scale: str) -> None:
     """Run what has no row yet, `jobs` processes at a time; leave by SystemExit where some could not be run."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")  # CUDA bears no fork
     context.set_forkserver_preload(["examples.study.once", *FIRST_USED])
     queue, began = Queue(todo, folder, scale), time.monotonic()
     running: dict[BaseProcess, Plan] = {}
@@ -93,4 +94,5 @@ def _by_key(part: str, folder: Path) -> dict[tuple[str, str, str], dict[str, str
 def _once(plan: Plan, start_cost: float, folder: Path, scale: str) -> None:
     from examples.study import once
 
-    Table(folder / f"{plan.part}.csv").append(once.once(plan, start_cost, once.SCALES[scale]))
+    how_large = once.SCALES["long" if scale == "full" and plan.part in LONG else scale]
+    Table(folder / f"{plan.part}.csv").append(once.once(plan, start_cost, how_large))

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import chi2
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from coopinit_plugin.measures import SlicedWasserstein
 from examples.digits import StackedDigits, digits, read, spread
@@ -44,28 +45,35 @@ class Task:
     modes: int = 0
 
 
-def stacked_digits() -> Task:
-    """Three handwritten digits as three channels, 8×8: 1000 modes, told by the nearest real digits."""
-    images = digits()[0]
+def stacked_digits(size: int = 8) -> Task:
+    """Three handwritten digits as three channels, 8×8 or enlarged: 1000 modes, told by the nearest real digits."""
+
+    def enlarged(images: Tensor) -> Tensor:
+        return images if size == 8 else interpolate(images, size=size, mode="bilinear")
+
+    def reduced(images: Tensor) -> Tensor:
+        return images if size == 8 else interpolate(images, size=8, mode="area")
+
+    images = reduced(enlarged(digits()[0][:, None]))[:, 0]
     apart = torch.cdist(images.flatten(1), images.flatten(1)).fill_diagonal_(math.inf).amin(1)
     near = apart.quantile(QUALITY)
 
     def measure(samples: Tensor) -> dict[str, float]:
-        found, distance = read(samples)
+        found, distance = read(reduced(samples), images)
         good = (distance.reshape(-1, 3) <= near).all(1)
         return counted(found.reshape(-1, 3) @ torch.tensor([100, 10, 1]), good, 1000)
 
-    data = StackedDigits().images
-    return Task(data, functools.partial(networks.images, 8), (64, 1, 1), measure, sliced_distance(data), modes=1000)
+    data = enlarged(StackedDigits().images)
+    return Task(data, functools.partial(networks.images, size), (64, 1, 1), measure, sliced_distance(data), modes=1000)
 
 
-def photograph_patches() -> Task:
-    """Patches 16×16 of scikit-learn's two bundled photographs, half of them mirrored."""
+def photograph_patches(size: int = 16) -> Task:
+    """Patches 16×16, or larger, of scikit-learn's two bundled photographs, half of them mirrored."""
     generator = torch.Generator().manual_seed(0)
     photographs = [torch.tensor(image).permute(2, 0, 1) / 127.5 - 1 for image in load_sample_images().images]
     patches = []
     for photograph in photographs:
-        every = photograph.unfold(1, 16, 1).unfold(2, 16, 1)  # (3, rows, columns, 16, 16), a view
+        every = photograph.unfold(1, size, 1).unfold(2, size, 1)  # (3, rows, columns, size, size), a view
         rows, columns = (torch.randint(every.shape[i], (10_000,), generator=generator) for i in (1, 2))
         patches.append(every[:, rows, columns].transpose(0, 1))
     data = torch.cat(patches)[torch.randperm(20_000, generator=generator)]
@@ -76,7 +84,7 @@ def photograph_patches() -> Task:
     def finish(samples: Tensor) -> dict[str, float]:
         return fidelity(real, inside(samples[:5000]))
 
-    return Task(data, functools.partial(networks.images, 16), (64, 1, 1), sliced_distance(data), finish)
+    return Task(data, functools.partial(networks.images, size), (64, 1, 1), sliced_distance(data), finish)
 
 
 def wave_series() -> Task:
@@ -169,7 +177,9 @@ def sliced_distance(data: Tensor) -> Callable[[Tensor], dict[str, float]]:
 
 TASKS: dict[str, Callable[[], Task]] = {
     "digits": stacked_digits,
+    "digits32": functools.partial(stacked_digits, 32),
     "patches": photograph_patches,
+    "patches32": functools.partial(photograph_patches, 32),
     "series": wave_series,
     "grid100": gaussian_grid,
     "cloud100": gaussian_cloud,

@@ -1,8 +1,8 @@
 """What `warm_start` costs beside its iterations: ``python -m tests.benchmarks.overhead``.
 
 A DCGAN of 64×64 images, 200 iterations: the seconds of the call, of its loop and of what the loop does beside
-`cooperate`, and the seconds that ``import coopinit_plugin`` takes after ``import torch``. All on the CPU, in the
-process's own CPU time, one thread.
+`cooperate`, and the seconds that ``import coopinit_plugin`` takes after ``import torch``. In the process's own CPU
+time, one thread; on a GPU by the wall's clock.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch
 from accelerate import Accelerator
 
 from coopinit_plugin import WarmStartConfig, loop, warm_start
+from examples.study.cost import clock
+from tests.benchmarks.iterations import DEVICE
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.report import here
 
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="with WarmStartConfig(compile=True)")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    clock, inside = time.process_time, []
+    inside = []
     plain = loop.cooperate
 
     def timed(*given):
@@ -46,13 +48,13 @@ def main() -> None:
 
     loop.cooperate = timed
     case = CASES[asked.case]
-    G, D = case.pair()
-    loader = [case.data()[0] for _ in range(16)]
+    G, D = case.pair(DEVICE)
+    loader = [case.data(DEVICE)[0] for _ in range(16)]
     for net in (G, D):
         torch.optim.Adam(net.parameters())  # the user's own; the first one of all imports half of torch
     config = WarmStartConfig(iterations=asked.iterations, langevin_steps=5, compile=asked.compile)
     began, on_the_wall = clock(), time.perf_counter()
-    warm_start(G, D, loader, config=config, accelerator=Accelerator(cpu=True), progress=False)
+    warm_start(G, D, loader, config=config, accelerator=Accelerator(cpu=DEVICE == "cpu"), progress=False)
     total, wall = clock() - began, time.perf_counter() - on_the_wall
     once = statistics.median(end - start for start, end in inside)
     iterations = sum(end - start for start, end in inside)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ from unittest.mock import patch
 
 import torch
 
-from tests.benchmarks.iterations import DEVICE, Library
+from examples.study.cost import clock
+from tests.benchmarks.iterations import Library
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.picture import shares
 from tests.benchmarks.report import here
@@ -36,9 +36,7 @@ class Clock:
         self._since = 0.0
 
     def _turn(self) -> None:
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        now = time.process_time() if DEVICE == "cpu" else time.perf_counter()
+        now = clock()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
