@@ -8,7 +8,7 @@ from dataclasses import dataclass
 RATE = 0.1  # η: a step, or the number of steps, changes by at most 10 % an iteration
 CAP = 0.25  # the longest drift of a sample in one step, in σ
 FEWEST, MOST = 2, 10  # steps K of a chain that balances its number of steps, too
-QUICK = 2.0  # how much faster D learns at the fewest
+QUICK = 2.0  # how much faster D learns at the fewest, in balance
 
 
 @dataclass
@@ -19,15 +19,18 @@ class BalancedStep:
     deviations: where the chain falls short of the data's score its steps grow, where it overshoots they shrink. This
     keeps gap ≈ 0, the balance in which short-run maximum likelihood is stable, whatever the size of D's gradients.
 
-    A drift is held to `cap`, beyond which longer steps reach no farther. There it is K that grows, by the same factor,
-    and K that shrinks first once the chain overshoots.
+    A drift is held to a cap, beyond which longer steps reach no farther. There it is K that grows, by the same factor,
+    and K that shrinks first once the chain overshoots. K is rounded, its reach is not: the K steps share what `number`
+    of them may move a sample. D learns the faster the closer the chain is to the balance and the fewer steps it takes.
 
     Attributes:
         size: a, in units in which the data have standard deviation 1; ``None`` until a gradient has been seen.
         number: K before it is rounded.
         least: The smallest K.
         most: The largest; where K is the user's it is the smallest, too.
-        cap: see :func:`coopinit_plugin.langevin.langevin`.
+        cap: The longest drift of one of `number` steps, in σ.
+        pace: D's learning rate, in units of the one that is set: 2 where the fewest steps bring refined samples to the
+            score of real ones, 1 where the chain is a standard deviation off, takes twice as many steps, or K is given.
     """
 
     size: float | None = None
@@ -35,6 +38,7 @@ class BalancedStep:
     least: int = FEWEST
     most: int = MOST
     cap: float | None = CAP
+    pace: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -42,14 +46,9 @@ class BalancedStep:
         return round(self.number)
 
     @property
-    def pace(self) -> float:
-        """D's learning rate, in units of the one that is set.
-
-        As long as the fewest steps bring refined samples up to the score of real ones, D may learn twice as fast; where
-        it takes more of them the chain is what holds the warm-up up, and D waits for it. 1 from 4 steps on, or where K
-        is given.
-        """
-        return max(1.0, QUICK * self.least / self.number) if self.least < self.most else 1.0
+    def longest(self) -> float | None:
+        """The cap of one of the K steps: see :func:`coopinit_plugin.langevin.langevin`."""
+        return None if self.cap is None else self.cap * self.number / self.steps
 
     def start(self, noise: float, gradient_rms: float) -> None:
         """Let the first drift be as long as the noise (0.06 σ where there is none)."""
@@ -68,11 +67,13 @@ class BalancedStep:
             return
         ratio = gap / spread if spread > 0 else math.copysign(1.0, gap)  # D's that give one score a batch
         change = math.exp(RATE * min(1.0, max(-1.0, ratio)))
-        capped = self.cap is not None and drift > self.cap
+        capped = self.longest is not None and drift > self.longest
         if self.least < self.most and (capped if change > 1 else self.number > self.least):
             self.number = min(max(self.number * change, self.least), self.most)
         else:
             self.size *= change
+        if self.least < self.most:
+            self.pace = 1 + max(0.0, QUICK * self.least / self.number - 1) * max(0.0, 1 - abs(ratio))
 
 
 @dataclass

@@ -32,7 +32,7 @@ class WarmStartConfig:
             δ with a fixed one.
         lr_generator: Adam's learning rate for G in the warm-up.
         lr_discriminator: Adam's learning rate for D in the warm-up; with ``langevin_steps="auto"`` up to twice this, as
-            long as the chain keeps up in fewer than 4 steps.
+            far as a chain of fewer than 4 steps brings refined samples to the score of real ones.
         betas: Adam's β₁, β₂, for both.
         averaging: G comes back with the running mean of its weights over the iterations; this share of the mean is kept
             at each one, so that 0.9 looks back about ten. 0: the weights that the last iteration left.

@@ -92,7 +92,7 @@ def cooperate(
             drift=step.size or 0.0,
             noise=settings.noise,
             scale=settings.scale,
-            cap=step.cap if step.size else None,
+            cap=step.longest if step.size else None,
             mask=pair.mask(x),
             draw=settings.draw,
         )

@@ -89,7 +89,7 @@ class Progress:
             "D": dict(self.pair.D.named_parameters()),
             "adam_g": self.adam_g.state_dict(),
             "adam_d": self.adam_d.state_dict(),
-            "step": (self.step.size, self.step.number),
+            "step": (self.step.size, self.step.number, self.step.pace),
             "averaged": self.averaged.tensors,
             "scale": self.settings.scale,
             "sizes": self.sizes,
@@ -106,7 +106,7 @@ class Progress:
             put_back(net, {**parameters, **buffers})
         put_back_adam(self.adam_g, state["adam_g"])
         put_back_adam(self.adam_d, state["adam_d"])
-        self.step.size, self.step.number = state["step"]
+        self.step.size, self.step.number, self.step.pace = state["step"]
         self.sizes[:] = state["sizes"]
         for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
             tensor.copy_(value)

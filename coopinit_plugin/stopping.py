@@ -14,11 +14,12 @@ from coopinit_plugin.measures import SlicedWasserstein
 EVERY = 16  # iterations between readings of the distance
 WINDOW = 1024  # samples in one reading, the newest ones
 OLDEST = 64  # iterations that they may date back, where batches are small
-SPAN = 4  # readings in each of the two spans that are compared
+SPAN = 4  # readings in a mean
+PATIENCE = 8  # means that may bring no progress
 CLOSE = 0.25  # σ; where the two newest readings are this small the adversarial stage does the rest
-PROGRESS = 0.05  # the newer span must lie this much below the older one
+PROGRESS = 0.05  # one of them must lie this much below the best before them
 FAR = 0.5  # σ; a choice, not a measurement: twice CLOSE, where it is worth a word to the user
-WORSE = 1.25  # a span this much above the best one: the warm-up has gone wrong
+WORSE = 1.25  # a mean this much above the best one: the warm-up has gone wrong
 
 
 def concern(distance: float | None) -> str | None:
@@ -37,8 +38,9 @@ class Plateau:
     """Reads the distance between generated and real samples, and sees when it is small or no longer falls.
 
     The samples are those the iterations draw anyway. A reading comes every 16 iterations, of the newest 1024 samples
-    or, where batches are small, of those of 64 iterations. One reading is noisy, so the mean of the last four is
-    compared with that of the four before; there is no verdict before these eight.
+    or, where batches are small, of those of 64 iterations. One reading is noisy, so means of four are compared: where
+    the last eight of them bring no progress over those before, that is a plateau. Shorter lulls are part of the way,
+    with larger images above all. There is no verdict before eight readings.
 
     Attributes:
         distance: What is read.
@@ -84,8 +86,8 @@ class Plateau:
     def read(self, distance: float) -> None:
         """Take one reading."""
         self.readings.append(distance)
-        if len(self.readings) >= SPAN and self._span(0) < self.best:
-            self.best, self.at_best = self._span(0), True
+        if len(self.readings) >= SPAN and self._mean() < self.best:
+            self.best, self.at_best = self._mean(), True
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from."""
@@ -105,20 +107,21 @@ class Plateau:
     @property
     def past_its_best(self) -> bool:
         """Whether the newest readings lie clearly above the best ones."""
-        return self.best < (1 - PROGRESS) * self._span(0)
+        return self.best < (1 - PROGRESS) * self._mean()
 
     @property
     def verdict(self) -> str | None:
         """``"close"``, ``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
         if len(self.readings) < 2 * SPAN:
             return None
-        if self._span(0) > WORSE * self.best:
+        if self._mean() > WORSE * self.best:
             return "worse"
         if max(self.readings[-2:]) <= CLOSE:
             return "close"
-        return "plateau" if self._span(0) > (1 - PROGRESS) * self._span(1) else None
+        means = [self._mean(end) for end in range(SPAN, len(self.readings) + 1)]
+        before, newest = means[:-PATIENCE], means[-PATIENCE:]
+        return "plateau" if before and min(newest) > (1 - PROGRESS) * min(before) else None
 
-    def _span(self, back: int) -> float:
-        """Mean of four readings, the newest ones or those before."""
-        end = len(self.readings) - back * SPAN
-        return sum(self.readings[end - SPAN : end]) / SPAN
+    def _mean(self, end: int | None = None) -> float:
+        """Of the last four readings, or of the four before the reading `end`."""
+        return sum(self.readings[:end][-SPAN:]) / SPAN

@@ -97,8 +97,9 @@ class Reference:
         return (self.noise or 0.06) / math.sqrt(squares / count)
 
     def langevin(self, xs: list[Tensor]) -> list[Tensor]:
-        """x ← x + a·σ²·∇f(x) + ε·σ·N(0, I), K times; the balanced chain holds each drift to 0.25 σ (RMS)."""
+        """x ← x + a·σ²·∇f(x) + ε·σ·N(0, I), K times; the balanced chain moves a sample by 0.25 σ (RMS) K at most."""
         xs = [x.detach().clone() for x in xs]
+        longest = 0.25 * self.k / round(self.k)  # K in fractions reaches as far in whole steps
         for _ in range(round(self.k)):
             gradients = self.gradient(xs)
             shorten = torch.ones(len(xs[0]), dtype=xs[0].dtype)
@@ -108,8 +109,8 @@ class Reference:
                     moves = [self.a * sigma * g[i] for g, sigma in zip(gradients, self.sigmas, strict=True)]
                     rms = torch.cat([move.reshape(-1) for move in moves]).square().mean().sqrt()
                     lengths.append(float(rms))
-                    if rms > 0.25:
-                        shorten[i] = 0.25 / rms
+                    if rms > longest:
+                        shorten[i] = longest / rms
             self.wanted = sum(lengths) / len(lengths) if lengths else 0.0
             new = []
             for x, g, sigma in zip(xs, gradients, self.sigmas, strict=True):
@@ -154,7 +155,7 @@ class Reference:
             gap = statistics[0] - statistics[2]
             spread = (math.sqrt(statistics[1]) + math.sqrt(statistics[3])) / 2
             change = math.exp(0.1 * max(-1.0, min(1.0, gap / spread)))
-            if self.steps_balance and gap > 0 and statistics[5] > 0.25:
+            if self.steps_balance and gap > 0 and statistics[5] > 0.25 * self.k / round(self.k):
                 self.k = min(self.k * change, 10.0)
             elif self.steps_balance and gap < 0 and self.k > 2:
                 self.k = max(self.k * change, 2.0)

@@ -65,16 +65,16 @@ def test_where_longer_steps_are_cut_it_takes_more_of_them_and_gives_them_back_fi
     size = step.size
     seen = []
     for _ in range(30):
-        step.update(1.0, 1.0, drift=0.3)
+        step.update(1.0, 1.0, drift=9.0)
         seen.append(step.steps)
     assert seen == sorted(seen)
     assert set(seen) == set(range(2, 11))
     assert seen[:5] == [2, 2, 3, 3, 3]  # 2·exp(0.1·k)
     assert step.size == size  # no wind-up: held, though the gap stays
     for _ in range(17):
-        step.update(-1.0, 1.0, drift=0.3)
+        step.update(-1.0, 1.0, drift=9.0)
     assert (step.steps, step.size) == (2, size)
-    step.update(-1.0, 1.0, drift=0.3)
+    step.update(-1.0, 1.0, drift=9.0)
     assert step.size == pytest.approx(size * math.exp(-0.1))
 
 
@@ -86,20 +86,36 @@ def test_the_users_number_of_steps_is_kept_and_the_size_balances_alone():
     assert (step.steps, step.size) == (5, pytest.approx(0.05 * math.exp(0.1)))
 
 
-def test_d_learns_twice_as_fast_as_long_as_two_steps_do_and_as_set_from_four_on():
-    step = BalancedStep()
-    assert step.pace == 2
-    step.number = 3.0
-    assert step.pace == pytest.approx(4 / 3)
-    step.number = 4.0
-    assert step.pace == 1
-    step.number = 10.0
-    assert step.pace == 1
+def test_the_reach_grows_evenly_where_the_number_of_steps_jumps():
+    step = step_size("balanced", "auto")
+    step.start(noise=0.05, gradient_rms=1.0)
+    reach = []
+    for _ in range(20):
+        reach.append(step.steps * step.longest)
+        step.update(1.0, 1.0, drift=9.0)
+    assert reach[0] == 0.5
+    assert reach == pytest.approx([min(0.5 * math.exp(0.1 * k), 2.5) for k in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("number", "gap", "pace"),
+    [(2, 0.0, 2), (2, 0.5, 1.5), (2, -0.5, 1.5), (2, 3.0, 1), (3, 0.0, 4 / 3), (4, 0.0, 1), (9, 0.0, 1)],
+)
+def test_d_learns_twice_as_fast_in_balance_by_two_steps_and_as_set_far_off_or_by_four(number, gap, pace):
+    step = step_size("balanced", "auto")
+    assert step.pace == 1  # until there is a balance
+    step.start(noise=0.05, gradient_rms=1.0)
+    step.number = number
+    step.update(gap * 0.1, 0.1)
+    assert step.pace == pytest.approx(pace)
 
 
 @pytest.mark.parametrize(("size", "steps"), [("balanced", 1), ("balanced", 2), ("balanced", 10), (0.1, "auto")])
 def test_where_the_chain_is_the_users_d_learns_as_fast_as_is_set(size, steps):
-    assert step_size(size, steps).pace == 1
+    step = step_size(size, steps)
+    step.start(noise=0.05, gradient_rms=1.0)
+    step.update(0.0, 1.0)
+    assert step.pace == 1
 
 
 def test_a_chain_with_a_far_way_to_go_arrives_by_more_steps():
@@ -110,7 +126,7 @@ def test_a_chain_with_a_far_way_to_go_arrives_by_more_steps():
     for _ in range(150):
         start = torch.randn(256, 4) * 0.1
         refined, drift = langevin(
-            lambda x: x.sum(1), start, steps=step.steps, drift=step.size, noise=0.05, scale=[1.0], cap=step.cap
+            lambda x: x.sum(1), start, steps=step.steps, drift=step.size, noise=0.05, scale=[1.0], cap=step.longest
         )
         step.update(float((real - refined).sum(1).mean()), 0.2, float(drift))
     assert abs(float(refined.mean()) - 1) < 0.15
