@@ -6,7 +6,8 @@ learns two to three times more slowly than from random weights, and G runs away 
 
 How large a layer is can often be chosen freely: a normalisation after it undoes any factor, and where the activation is
 positively homogeneous (ReLU, LeakyReLU) the next layer can make up for it. So every layer, from the first on, gets the
-size it had, where that leaves D's logits as they are; the last layer keeps what is left over.
+size it had, where that leaves D's logits as they are; the last layer keeps what is left over. Under BatchNorm, whose ε
+weighs more the smaller the variance, it gets as near to that size as the logits let it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from coopinit_plugin.heads import own_parameters
 
 ALIKE = 0.1  # of the logits' standard deviation: what they may move; rounding takes a millionth
 ROUNDING = 1e-5  # of the largest logit: less does not tell one sample from another
+SHARES = [tenths / 10 for tenths in range(10, 0, -1)]  # of the way back under a normalisation, in logarithms
 NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
 
 Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
@@ -104,11 +106,13 @@ def _ways(
     biases = [module._parameters.get("bias") for module in (layer, *before_norm)]
     own: Way = [(weight, factor), *((bias, factor) for bias in biases if bias is not None)]
     if norm is not None and norm.running_mean is not None and norm.running_var is not None:
-        after: Way = [*own, (norm.running_mean, factor), (norm.running_var, factor**2)]
-        if norm.weight is not None:  # ε weighs more in a smaller variance
-            variance = norm.running_var
-            after.append((norm.weight, ((variance + norm.eps / factor**2) / (variance + norm.eps)).sqrt()))
-        yield after, False
+        for part in (factor**share for share in SHARES):
+            after: Way = [(tensor, part) for tensor, _ in own]
+            after += [(norm.running_mean, part), (norm.running_var, part**2)]
+            if norm.weight is not None:  # ε weighs more in a smaller variance
+                variance = norm.running_var
+                after.append((norm.weight, ((variance + norm.eps / part**2) / (variance + norm.eps)).sqrt()))
+            yield after, False
     yield own[:1], False
     if len(own) > 1:
         yield own, False

@@ -266,6 +266,29 @@ def test_with_batch_norm_the_logits_on_the_batchs_own_statistics_count_too():
     assert float(moved.abs().max()) <= 2 * ALIKE * float(before.std())
 
 
+def test_under_batch_norm_a_layer_goes_as_far_as_epsilon_lets_it():
+    """Two batches of other statistics: no weight of the norm makes up for a dominant ε in both."""
+    torch.manual_seed(0)
+    D = body(nn.BatchNorm1d(WIDTH, eps=0.05))
+    with torch.no_grad():
+        D[0].weight.mul_(0.3)
+    sizes = grown(D, by=6.0)
+    big = layer_sizes(D)[0]
+
+    def on(samples: torch.Tensor) -> torch.Tensor:
+        with kept_modes(D[1]), kept_buffers(D[1]):
+            D[1].train()
+            return D(samples).flatten()
+
+    calls = [lambda: logits(D), lambda: on(X), lambda: on(X * torch.linspace(0.2, 1.0, INPUTS))]
+    with torch.no_grad():
+        before = [f() for f in calls]
+        assert restore_sizes(D, sizes, calls) >= 1
+        moved = [float((f() - old).abs().max() / old.std(correction=0)) for f, old in zip(calls, before, strict=True)]
+    assert sizes[0] * 1.1 < layer_sizes(D)[0] < 0.9 * big
+    assert max(moved) <= 2 * ALIKE  # of this layer and the next
+
+
 def test_after_a_warm_up_they_have_their_size():
     torch.manual_seed(0)
     G = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, INPUTS))
