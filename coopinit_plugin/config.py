@@ -50,7 +50,7 @@ class WarmStartConfig:
         compile: Run D through ``torch.compile``. On a CPU it did not pay: on a DCGAN of 32×32 images an iteration took
             0.94 to 1.01 of its time without, and compiling 5 seconds (21 the first time), so that it breaks even after
             450 iterations at best, or never (``python -m tests.benchmarks.overhead --case "DCGAN 32²" --compile``).
-            On an H100 there was no gain either.
+            On an H100 an iteration took 23 ms at K = 5 with it, and 22 ms at K = 10 without.
 
     Raises:
         CoopInitError: for a value out of range or a field that does not exist.

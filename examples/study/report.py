@@ -318,7 +318,7 @@ def _multimodal(rows: list[Row], _: Path) -> list[str]:
 
 def _large(rows: list[Row], _: Path) -> list[str]:
     text = [
-        "## 32×32, on a GPU",
+        "## 32×32",
         "The digits enlarged, and larger patches; every run ends at a cost of 3000 adversarial iterations.",
     ]
     patches = [row for row in rows if row["setting"].startswith("patches")]
