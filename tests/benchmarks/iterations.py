@@ -14,9 +14,10 @@ from coopinit_plugin.inspection import look
 from coopinit_plugin.iteration import Settings, cooperate
 from coopinit_plugin.layout import lay_out
 from coopinit_plugin.modes import likelihood_mode, settle
+from examples.study import cost
 from tests.benchmarks.networks import Case
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = cost.DEVICE.type
 NOISE, STEP, L2 = 0.06, 1e-3, 0.1
 
 
