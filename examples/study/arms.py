@@ -63,6 +63,7 @@ ABLATIONS = {
     "only-g": Arm("warm", keep="G"),
     "only-d": Arm("warm", keep="D"),
     "no-handover": Arm("warm", {"handover": "none"}),
+    "no-limit": Arm("warm", without={"coopinit_plugin.handover.FURTHEST_MEAN": 20.0}),
     "no-sizes": Arm("warm", without={"coopinit_plugin.warmup.restore_sizes": lambda *_: 0}),
     "no-pace": Arm("warm", without={"coopinit_plugin.balance.QUICK": 1.0}),
     "no-averaging": Arm("warm", {"averaging": 0.0}),

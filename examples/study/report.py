@@ -25,6 +25,7 @@ ARM_NAMES = {
     "only-g": "only G's warm weights",
     "only-d": "only D's warm weights",
     "no-handover": "no hand-over",
+    "no-limit": "logits up to ±20",
     "no-sizes": "D's layers left grown",
     "no-pace": "D at 1e-3 throughout",
     "no-averaging": "G's last weights",
