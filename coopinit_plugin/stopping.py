@@ -114,10 +114,10 @@ class Plateau:
         """``"close"``, ``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
         if len(self.readings) < 2 * SPAN:
             return None
-        if self._mean() > WORSE * self.best:
-            return "worse"
         if max(self.readings[-2:]) <= CLOSE:
             return "close"
+        if self._mean() > WORSE * self.best:
+            return "worse"
         means = [self._mean(end) for end in range(SPAN, len(self.readings) + 1)]
         before, newest = means[:-PATIENCE], means[-PATIENCE:]
         return "plateau" if before and min(newest) > (1 - PROGRESS) * min(before) else None

@@ -78,6 +78,10 @@ def test_a_distance_that_rises_again_has_gone_wrong():
     assert [verdict for verdict in found if verdict][-1] == "worse"
 
 
+def test_what_is_close_has_not_gone_wrong_even_if_it_was_closer_before():
+    assert verdicts([0.3, 0.12, 0.1, 0.1, 0.1, 0.15, 0.2, 0.2])[-1] == "close"
+
+
 @pytest.mark.parametrize(
     ("batch", "first_at", "samples"), [(1024, 16, 1024), (100, 16, 1100), (64, 16, 1024), (16, 64, 1024), (4, 64, 256)]
 )
