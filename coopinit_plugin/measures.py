@@ -15,7 +15,9 @@ class SlicedWasserstein:
     """Sliced Wasserstein-2 distance over fixed random directions (Bonneel et al. 2015).
 
     The root of the mean, over directions w with ‖w‖ = 1, of W₂² between the projections ⟨w, x/σ⟩ of two sample sets.
-    Cheap, and without a network to trust: on stacked digits it falls as the number of covered modes grows.
+    Cheap, and without a network to trust: on stacked digits it falls as the number of covered modes grows. It sees
+    means, variances and correlations, hardly more: a Gaussian of the digits' covariance is at 0.03 σ from them. And N
+    samples a side are not at 0 from their like but at about 2/√N: 0.06 to 0.08 σ with 1024, 0.2 to 0.3 σ with 64.
 
     Args:
         x: Samples whose shape and device count.
