@@ -15,12 +15,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from examples import digits
-from examples.study import cost, once, tasks
+from examples.study import cost, figures, once, report, tasks
 from examples.study.__main__ import main
 from examples.study.fidelity import fidelity
 from examples.study.objectives import OBJECTIVES
 from examples.study.plans import PARTS, Plan, Setting, plans
-from examples.study.summaries import Median, paired
+from examples.study.summaries import Median, kept_from, late, paired
 from examples.study.table import Table
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_the_digits_are_read_as_sklearns_three_nearest_neighbours_do():
 
 
 @pytest.mark.parametrize("name", ["digits", "series", "grid100", "cloud100"])
-def test_the_data_themselves_cover_every_mode_and_noise_does_not(name):
+def test_the_data_themselves_cover_every_mode_and_noise_has_no_quality(name):
     task = tasks.TASKS[name]()
     found = task.measure(task.data[:10_000])
     assert found["modes"] == task.modes
@@ -158,6 +158,27 @@ def test_medians_pairs_and_costs_that_were_never_reached():
     ours = [{"seed": str(seed), "modes": str(900 + seed)} for seed in range(5)]
     random = [{"seed": str(seed), "modes": str(seed)} for seed in range(3)]
     assert paired(ours, random, "modes") == Median(900.0, 900.0, 900.0)
+
+
+def test_what_is_kept_and_how_a_run_ends_come_from_the_curve():
+    row = {"curve": "100:950 200:400 300:900 400:1000"}
+    assert kept_from(row, 900) == "300.0"
+    assert kept_from(row, 650) == "250.0"
+    assert kept_from(row, 300) == "100.0"
+    assert kept_from({"curve": "0:950 100:nan"}, 900) == ""
+    assert kept_from({"curve": "0:950 100:899"}, 900) == ""
+    assert float(late({"curve": "0:7 200:1 300:3"})) == pytest.approx(2.0)
+
+
+def test_the_committed_report_is_the_one_of_the_committed_tables(tmp_path, monkeypatch):
+    committed = ROOT / "examples" / "study"
+    for name in ("coverage", "grid", "sensitivity"):  # the pictures, which take time
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    monkeypatch.setattr(report, "references", lambda *_: "")
+    report.write(committed / "results", tmp_path / "RESULTS.md")
+    lines, known = ((place / "RESULTS.md").read_text("utf-8").splitlines() for place in (tmp_path, committed))
+    assert [line for line in lines if line not in set(known)] == []
+    assert len(lines) > 200
 
 
 def _append(path: Path, writer: int) -> None:

@@ -184,7 +184,9 @@ def once(plan: Plan, start_cost: float, scale: Scale) -> dict[str, object]:
             cost.iterations += 1
             if cost.iterations % every == 0 and cost.total < scale.iterations:
                 measure()
-        found |= run.task.finish(measure())
+        samples = measure()
+        with cost.paused():
+            found |= run.task.finish(samples)
     except (Diverged, coopinit_plugin.CoopInitError) as error:
         row["status"] = "diverged" if isinstance(error, Diverged) else " ".join(f"refused: {error}".split())[:200]
         found = {"modes": 0.0} if run.task.modes else {}

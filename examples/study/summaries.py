@@ -85,3 +85,16 @@ def late(row: Row) -> str:
     costs, scores = curve(row)
     moments = np.linspace(costs[-1] * 2 / 3, costs[-1], 200)
     return f"{np.interp(moments, costs, scores).mean():.5g}"
+
+
+def kept_from(row: Row, score: float) -> str:
+    """The cost from which on the score is never lower than this; empty where it is at the end."""
+    costs, scores = curve(row)
+    low = np.flatnonzero(~(scores >= score))  # a score that is not finite is low, too
+    if not len(low):
+        return f"{costs[0]:.1f}"
+    last = low[-1]
+    if last == len(scores) - 1:
+        return ""
+    share = (score - scores[last]) / (scores[last + 1] - scores[last])
+    return f"{costs[last] + share * (costs[last + 1] - costs[last]):.1f}"
