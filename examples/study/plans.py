@@ -132,12 +132,12 @@ LONG = ("large",)  # parts whose runs are given 3000 iterations
 PARTS = {
     "headline": (_headline, range(10)),
     "grid": (_grid, range(3)),
-    "ablation": (_ablation, range(5)),
-    "sensitivity": (_sensitivity, range(3)),
+    "ablation": (_ablation, range(3)),
+    "sensitivity": (_sensitivity, range(2)),
     "stop": (_stop, range(3)),
     "patches": (_patches, range(5)),
     "series": (_series, range(5)),
-    "multimodal": (_multimodal, range(5)),
+    "multimodal": (_multimodal, range(3)),
     "large": (_large, range(3)),
 }
 
