@@ -263,7 +263,8 @@ def _sensitivity(rows: list[Row], folder: Path) -> list[str]:
     )
     return [
         "## Iterations × Langevin steps",
-        "Modes at the end of the same budget, and the adversarial iterations that the warm-up cost.",
+        "Modes at the end of the same budget, and the adversarial iterations that the warm-up cost; where that is more "
+        "than the budget of 1200 no adversarial stage follows.",
         "![Modes at the end over warm-up iterations and Langevin steps](results/sensitivity.png)",
     ]
 
@@ -369,9 +370,8 @@ def references(task: str, columns: Iterable[tuple[str, str]]) -> str:
         "a Gaussian with the data's mean and covariance": data.mean(0) + normal @ factor.T.float(),
         "white noise": normal,
     }
-    found = {name: of.measure(x.view(-1, *of.data.shape[1:])) for name, x in samples.items()}
-    for name, x in samples.items():
-        found[name] |= of.finish(x.view(-1, *of.data.shape[1:]))
+    shaped = {name: x.view(-1, *of.data.shape[1:]) for name, x in samples.items()}
+    found = {name: of.measure(x) | of.finish(x) for name, x in shaped.items()}
     known = [(column, form) for column, form in columns if column in found["the data"]]
     lines = ([name, *(f"{of_it[column]:{form}}" for column, form in known)] for name, of_it in found.items())
     return markdown(["samples", *(COLUMN_NAMES.get(column, column) for column, _ in known)], lines)
