@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from coopinit_plugin.checkpoint import Checkpoints
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.engine import Engine
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.iteration import cooperate
-from coopinit_plugin.progress import Progress
-from coopinit_plugin.report import Statistics, StepReport
-from coopinit_plugin.signals import Termination
+from coopinit_plugin.host.checkpoint import Checkpoints
+from coopinit_plugin.host.engine import Engine
+from coopinit_plugin.host.signals import Termination
+from coopinit_plugin.method.iteration import cooperate
+from coopinit_plugin.result.step_report import Statistics, StepReport
+from coopinit_plugin.state import Progress
 
 logger = logging.getLogger(__name__)
 

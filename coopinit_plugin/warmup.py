@@ -14,32 +14,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coopinit_plugin.adapter import Adapter, Pair
-from coopinit_plugin.averaging import AveragedGenerator
-from coopinit_plugin.backup import backed_up
-from coopinit_plugin.balance import step_size
-from coopinit_plugin.batches import Batches
-from coopinit_plugin.borrowed import copies, cpu_copy, device_of, give_back, state_of, unwrap
-from coopinit_plugin.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
+from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.engine import Engine, engine
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.fitting import hand_over
-from coopinit_plugin.inspection import look
-from coopinit_plugin.iteration import Settings
-from coopinit_plugin.judges import Samples, judges, scores
-from coopinit_plugin.layer_sizes import layer_sizes, restore_sizes
-from coopinit_plugin.layout import lay_out
+from coopinit_plugin.host.backup import backed_up
+from coopinit_plugin.host.batches import Batches
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
+from coopinit_plugin.host.engine import Engine, engine
+from coopinit_plugin.host.memory import explained_memory
+from coopinit_plugin.host.memory_format import lay_out
+from coopinit_plugin.host.networks import copies, cpu_copy, device_of, give_back, state_of, unwrap
+from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, seed_all
 from coopinit_plugin.loop import Stage, iterate
-from coopinit_plugin.measures import SlicedWasserstein
-from coopinit_plugin.memory import explained_memory
-from coopinit_plugin.modes import kept_buffers, kept_modes, likelihood_mode, normalisers, settle
-from coopinit_plugin.progress import Progress
-from coopinit_plugin.randomness import borrowed_randomness, loader_generators, seed_all
-from coopinit_plugin.report import StepReport, check_weights, spread
-from coopinit_plugin.result import CONFIG, WarmStart
-from coopinit_plugin.stopping import Plateau, concern
-from coopinit_plugin.witness import Witness
+from coopinit_plugin.method.averaging import AveragedGenerator
+from coopinit_plugin.method.balance import step_size
+from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin.method.energy_mode import kept_buffers, kept_modes, likelihood_mode, normalisers, settle
+from coopinit_plugin.method.hand_over import hand_over
+from coopinit_plugin.method.iteration import Settings
+from coopinit_plugin.method.judges import Samples, judges, scores
+from coopinit_plugin.method.layer_sizes import layer_sizes, restore_sizes
+from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.stopping import Plateau, concern
+from coopinit_plugin.result.step_report import StepReport, check_weights, spread
+from coopinit_plugin.result.warm_start import CONFIG, WarmStart
+from coopinit_plugin.result.witness import Witness
+from coopinit_plugin.state import Progress
 
 logger = logging.getLogger(__name__)
 

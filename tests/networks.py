@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from snapshot import bits, state_bits
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from coopinit_plugin import Adapter, WarmStartConfig
+from coopinit_plugin import Adapter, WarmStartConfig, warm_start
 
 Z = 3  # size of every latent here
 
@@ -136,3 +137,32 @@ class Lambda(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+def warm(G, D, loader, *, adapter=None, **given):
+    config = given.pop("config", short())
+    return warm_start(G, D, loader, config=config, adapter=adapter or hooks(), progress=False, **given)
+
+
+def assert_warmed(result, G, D) -> None:
+    """The user's networks hold the result's weights, to the bit."""
+    assert state_bits(G, D) == [
+        {key: bits(value) for key, value in state.items()}
+        for state in (result.generator_state, result.discriminator_state)
+    ]
+
+
+class Counting(nn.Module):
+    """Keeps a count of its calls in a buffer that is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.calls += 1
+        return x
+
+
+class Injected(Exception):
+    """Raised by the test."""

@@ -16,13 +16,13 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coopinit_plugin import Adapter, WarmStartConfig, warm_start
-from coopinit_plugin.adapter import Pair
-from coopinit_plugin.balance import step_size
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.iteration import Settings, cooperate
-from coopinit_plugin.langevin import langevin
-from coopinit_plugin.modes import likelihood_mode
-from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.method.balance import step_size
+from coopinit_plugin.method.energy_mode import likelihood_mode
+from coopinit_plugin.method.iteration import Settings, cooperate
+from coopinit_plugin.method.langevin import langevin
+from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.stopping import Plateau
 
 
 class Operations(TorchDispatchMode):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from coopinit_plugin.measures import SlicedWasserstein
+from coopinit_plugin.method.distance import SlicedWasserstein
 from examples.digits import StackedDigits, coverage
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from coopinit_plugin.measures import SlicedWasserstein
+from coopinit_plugin.method.distance import SlicedWasserstein
 from examples.dcgan.data import ImageFolder
 from examples.digits import digits, read
 from examples.sngan_conditional.networks import Generator

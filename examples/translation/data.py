@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 from torch.utils.data import Dataset
 
-from coopinit_plugin.measures import SlicedWasserstein
+from coopinit_plugin.method.distance import SlicedWasserstein
 from examples.dcgan.data import ImageFolder
 from examples.digits import digits
 

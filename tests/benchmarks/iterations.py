@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn.functional import mse_loss, softplus
 
 from coopinit_plugin import Adapter
-from coopinit_plugin.adapter import Pair
-from coopinit_plugin.averaging import AveragedGenerator
-from coopinit_plugin.balance import step_size
-from coopinit_plugin.inspection import look
-from coopinit_plugin.iteration import Settings, cooperate
-from coopinit_plugin.layout import lay_out
-from coopinit_plugin.modes import likelihood_mode, settle
+from coopinit_plugin.calling.inspection import look
+from coopinit_plugin.host.memory_format import lay_out
+from coopinit_plugin.method.averaging import AveragedGenerator
+from coopinit_plugin.method.balance import step_size
+from coopinit_plugin.method.energy_mode import likelihood_mode, settle
+from coopinit_plugin.method.iteration import Settings, cooperate
+from coopinit_plugin.method.pair import Pair
 from examples.study import cost
 from tests.benchmarks.networks import Case
 

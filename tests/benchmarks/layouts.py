@@ -11,7 +11,7 @@ import statistics
 
 import torch
 
-from coopinit_plugin.modes import likelihood_mode
+from coopinit_plugin.method.energy_mode import likelihood_mode
 from tests.benchmarks.iterations import DEVICE, Contender
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.report import here

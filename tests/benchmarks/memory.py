@@ -28,8 +28,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from coopinit_plugin import WarmStartConfig, warm_start
-from coopinit_plugin.report import StepReport
-from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.method.stopping import Plateau
+from coopinit_plugin.result.step_report import StepReport
 from tests.benchmarks.iterations import DEVICE, Adversarial, Contender, Library, PlainScript
 from tests.benchmarks.networks import CASES
 from tests.benchmarks.report import here

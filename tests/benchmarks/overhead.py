@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 
 from coopinit_plugin import WarmStartConfig, loop, warm_start
-from coopinit_plugin.stopping import Plateau
+from coopinit_plugin.method.stopping import Plateau
 from examples.study.cost import clock
 from tests.benchmarks.iterations import DEVICE
 from tests.benchmarks.networks import CASES

@@ -73,10 +73,13 @@ def measure(case: str, steps: int, iterations: int) -> dict[str, float]:
         adam.step = clock.timed(adam.step, ADAM)
     whole = clock.timed(run.__call__, REST)
     with (
-        patch("coopinit_plugin.iteration.langevin", clock.timed(_original("iteration", "langevin"), MOVES)),
-        patch("coopinit_plugin.langevin.input_gradient", clock.timed(_original("langevin", "input_gradient"), CHAIN)),
+        patch("coopinit_plugin.method.iteration.langevin", clock.timed(_original("iteration", "langevin"), MOVES)),
         patch(
-            "coopinit_plugin.iteration.refresh_statistics",
+            "coopinit_plugin.method.langevin.input_gradient",
+            clock.timed(_original("langevin", "input_gradient"), CHAIN),
+        ),
+        patch(
+            "coopinit_plugin.method.iteration.refresh_statistics",
             clock.timed(_original("iteration", "refresh_statistics"), STATISTICS),
         ),
         patch.object(type(run.pair), "score", clock.timed(type(run.pair).score, D_PASS)),

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from coopinit_plugin.modes import likelihood_mode
+from coopinit_plugin.method.energy_mode import likelihood_mode
 from tests.benchmarks.iterations import DEVICE, NOISE, STEP, Contender
 from tests.benchmarks.networks import Case
 

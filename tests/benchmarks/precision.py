@@ -15,7 +15,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
-from coopinit_plugin import WarmStartConfig, iteration, warm_start
+from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin.method import iteration
 from examples.dcgan.networks import Discriminator, Generator, weights_init
 from examples.digits import StackedDigits, coverage
 

@@ -1,0 +1,136 @@
+"""How this generator and this discriminator are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coopinit_plugin.errors import CoopInitError
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How to call a pair of networks. Every hook left at ``None`` is inferred by :func:`coopinit_plugin.inspect`.
+
+    Args:
+        real: ``(batch) -> x`` of shape ``(N, *data_shape)``: the data in one batch of the loader, as D expects them.
+        latent: ``(n, device, batch) -> z``, anything that `generate` takes.
+        generate: ``(G, z) -> x̂`` of the shape of `x`.
+        score: ``(D, x, z, batch) -> f``, the logit (before any sigmoid), one number per sample where D gives one;
+            a patch map is averaged over its positions.
+        real_is_high: Whether D gives real samples the higher score; :func:`infer_sign` tells from your own loss.
+        d_loss: ``(f_real, f_fake) -> loss``, D's own loss in your loop, on raw scores. It settles the hand-over,
+            and whether real samples score high.
+        after_d_step: ``(D) -> None``, what your loop does after each step of D, e.g. weight clipping.
+        mask: 1 where the chain may move x, a tensor broadcast to x or ``(x) -> mask``.
+
+    ``x`` may be a tensor or a nest of lists, tuples and dicts of tensors.
+    """
+
+    real: Callable[[Any], Any] | None = None
+    latent: Callable[[int, torch.device, Any], Any] | None = None
+    generate: Callable[[nn.Module, Any], Any] | None = None
+    score: Callable[[nn.Module, Any, Any, Any], Tensor] | None = None
+    real_is_high: bool = True
+    d_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    after_d_step: Callable[[nn.Module], None] | None = None
+    mask: Any = None
+    ends_in_sigmoid: bool = field(default=False, kw_only=True)
+    findings: tuple[tuple[str, str, str], ...] = field(default=(), repr=False, compare=False, kw_only=True)
+    warnings: tuple[str, ...] = field(default=(), repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called."""
+        for name in ("real", "latent", "generate", "score", "d_loss", "after_d_step"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise CoopInitError(
+                    f"Adapter: {name}={hook!r} was given, but {name} is a function. "
+                    f"Write for example Adapter({name}={_EXAMPLES[name]})."
+                )
+        if not isinstance(self.real_is_high, bool):
+            raise CoopInitError(f"Adapter: real_is_high={self.real_is_high!r} was given, but it is True or False.")
+
+    def __str__(self) -> str:
+        """What was found and how, as a table; the warnings below it."""
+        if not self.findings:
+            return repr(self)
+        widths = [max(len(row[column]) for row in self.findings) for column in (0, 1)]
+        lines = [f"{what:<{widths[0]}}  {value:<{widths[1]}}  {how}".rstrip() for what, value, how in self.findings]
+        return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
+
+
+_EXAMPLES = {
+    "real": 'lambda batch: batch["image"]',
+    "latent": "lambda n, device, batch: torch.randn(n, 100, device=device)",
+    "generate": "lambda G, z: G(z)",
+    "score": "lambda D, x, z, batch: D(x)",
+    "d_loss": "lambda f_real, f_fake: torch.relu(1 - f_real).mean() + torch.relu(1 + f_fake).mean()",
+    "after_d_step": "lambda D: [p.data.clamp_(-0.01, 0.01) for p in D.parameters()]",
+}
+
+
+def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Whether D is trained to give real samples the higher score, asked of the user's own loss.
+
+    Args:
+        d_loss: D's loss, ``(f_real, f_fake) -> loss``.
+
+    Returns:
+        ``True`` where the loss is smaller at f(real) = +1, f(fake) = −1 than the other way round: the value for
+        ``Adapter(real_is_high=...)``.
+
+    Raises:
+        CoopInitError: where both give the same loss, or no finite one.
+
+    Example:
+        >>> infer_sign(lambda real, fake: torch.relu(1 - real).mean() + torch.relu(1 + fake).mean())
+        True
+    """
+    high, low = torch.ones(4, 1), -torch.ones(4, 1)
+    of_logits = loss_of_logits(d_loss)
+    up, down = float(of_logits(high, low)), float(of_logits(low, high))
+    if up == down or up != up or down != down:
+        raise CoopInitError(
+            f"infer_sign: d_loss gave {up:g} at f(real) = +1, f(fake) = -1 and {down:g} at the reverse, which tells no "
+            "sign. Is it D's loss as (f_real, f_fake) -> loss, on logits? Else say Adapter(real_is_high=True) or False."
+        )
+    return up < down
+
+
+def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """D's loss as a function of logits, also where the user's takes probabilities (``BCELoss`` after a sigmoid).
+
+    It takes probabilities where it fails on scores outside [0, 1]; asked once, so that the loss stays one function.
+    """
+    on_probabilities: bool | None = None
+
+    def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
+        nonlocal on_probabilities
+        if on_probabilities is None:
+            two, less = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
+            on_probabilities = _fails(d_loss, two, less) or _fails(d_loss, -two, -less)
+        try:
+            if on_probabilities:
+                return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
+            return d_loss(f_real, f_fake).mean()
+        except Exception as error:
+            raise CoopInitError(
+                f"Adapter.d_loss failed on scores of shape {tuple(f_real.shape)}: {type(error).__name__}: {error}\n"
+                "It is D's loss as a function of two tensors of scores of any length, e.g. "
+                f"Adapter(d_loss={_EXAMPLES['d_loss']})"
+            ) from error
+
+    return loss
+
+
+def _fails(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
+    """Whether the loss raises or gives no number."""
+    try:
+        return bool(torch.isnan(d_loss(f_real, f_fake)).any())
+    except Exception:
+        return True

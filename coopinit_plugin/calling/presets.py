@@ -1,0 +1,205 @@
+"""Ready adapters for well-known codebases; each is a plain :class:`coopinit_plugin.Adapter` and shows how to write one.
+
+Give one as ``warm_start(G, D, loader, adapter=presets.cut())``; print ``inspect(G, D, loader, adapter=...)`` to see the
+hooks that it leaves to be found. No preset is needed for the DCGAN of pytorch/examples or of huggingface's
+community-events, the GAN example of Lightning (pass ``model.generator`` and ``model.discriminator``), the
+self-attention GAN, or GAN_stability: they are found out as they are.
+
+A network of two modules, such as a mapping and a synthesis network, goes into one module of six lines. Its parameters
+are the originals, so the loop goes on with ``S`` and ``G`` as before::
+
+    class Both(torch.nn.Module):
+        def __init__(self, S, G):
+            super().__init__()
+            self.S, self.G = S, G
+        def forward(self, z):
+            return self.G(self.S(z))
+
+Several discriminators likewise: their scores are added, each averaged to one number a sample::
+
+    class Judges(torch.nn.Module):
+        def __init__(self, *judges):
+            super().__init__()
+            self.judges = torch.nn.ModuleList(judges)
+        def forward(self, x):
+            return sum(D(x).flatten(1).mean(1) for D in self.judges)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from coopinit_plugin.calling.adapter import Adapter
+
+
+def _logistic(f_real: Tensor, f_fake: Tensor) -> Tensor:
+    return softplus(-f_real).mean() + softplus(f_fake).mean()
+
+
+def _least_squares(f_real: Tensor, f_fake: Tensor) -> Tensor:
+    return (f_real - 1).square().mean() + f_fake.square().mean()
+
+
+def _hinge(f_real: Tensor, f_fake: Tensor) -> Tensor:
+    return torch.relu(1 - f_real).mean() + torch.relu(1 + f_fake).mean()
+
+
+def _hinge_low(f_real: Tensor, f_fake: Tensor) -> Tensor:
+    return _hinge(-f_real, -f_fake)
+
+
+def _embedding_first(G: Any, z: tuple[Tensor, Tensor]) -> Tensor:
+    return G(z[0], G.shared(z[1]))
+
+
+def _bytes(batch: Any) -> Tensor:
+    return batch[0].float() / 127.5 - 1
+
+
+def stylegan2_ada() -> Adapter:
+    """NVlabs/stylegan2-ada-pytorch and stylegan3, with labels or without.
+
+    Traps: the dataset yields uint8, scaled in the loop. Call it after D is built and before the copy ``G_ema``, with an
+    iterator of the dataset of its own; a resume would overwrite the weights.
+    """
+    return Adapter(real=_bytes, d_loss=_logistic)
+
+
+def r3gan() -> Adapter:
+    """brownvc/R3GAN: as stylegan2_ada, with the relativistic loss.
+
+    Traps: uint8; the loss compares pairs, so that only differences of scores count.
+    """
+    return Adapter(real=_bytes, d_loss=lambda f_real, f_fake: softplus(f_fake - f_real).mean())
+
+
+def rosinality_stylegan2(style_dim: int = 512) -> Adapter:
+    """rosinality/stylegan2-pytorch.
+
+    Traps: G takes a list of latents, changes it, and returns (image, latents); the loader is endless; ``g_ema`` is made
+    from G, so call it before, or pass ``ema=[g_ema]``.
+    """
+    return Adapter(
+        latent=lambda n, device, batch: [torch.randn(n, style_dim, device=device)],
+        generate=lambda G, z: G(z)[0],
+        d_loss=_logistic,
+    )
+
+
+class LucidrainsGenerator(torch.nn.Module):
+    """``GAN.S`` and ``GAN.G`` of lucidrains/stylegan2-pytorch as the one generator that they are together."""
+
+    def __init__(self, GAN: Any) -> None:
+        super().__init__()
+        self.S, self.G = GAN.S, GAN.G
+
+    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
+        """(N, latent_dim) and noise (N, size, size, 1) to images."""
+        return self.G(self.S(z)[:, None].expand(-1, self.G.num_layers, -1), noise)
+
+
+def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
+    """lucidrains/stylegan2-pytorch: ``warm_start(LucidrainsGenerator(GAN), GAN.D, loader, adapter=...)``.
+
+    Traps: D is low on real, and returns (score, auxiliary loss); images in [0, 1]; for the averaged copies call
+    ``GAN.reset_parameter_averaging`` after it.
+    """
+
+    def latent(n: int, device: torch.device, batch: Tensor) -> tuple[Tensor, Tensor]:
+        size = batch.shape[-1]
+        return torch.randn(n, latent_dim, device=device), torch.rand(n, size, size, 1, device=device)
+
+    return Adapter(latent=latent, score=lambda D, x, z, batch: D(x)[0], real_is_high=False, d_loss=_hinge_low)
+
+
+def lucidrains_lightweight_gan() -> Adapter:
+    """lucidrains/lightweight-gan.
+
+    Traps: D is low on real, and returns two scores, of the image and of its small version, and an auxiliary loss.
+    """
+
+    def score(D: torch.nn.Module, x: Tensor, z: Any, batch: Any) -> Tensor:
+        large, small, _ = D(x)
+        return large.flatten(1).mean(1) + small.flatten(1).mean(1)
+
+    return Adapter(score=score, real_is_high=False, d_loss=_hinge_low)
+
+
+def mimicry() -> Adapter:
+    """kwotsin/mimicry, all its families; hinge is the default of its networks.
+
+    Traps: D's with more heads return tuples, the score first; its Trainer restores the newest checkpoint of
+    ``log_dir``, so give it a new one.
+    """
+    return Adapter(real=lambda batch: batch[0], d_loss=_hinge)
+
+
+def biggan(dim_z: int = 128) -> Adapter:
+    """ajbrock/BigGAN-PyTorch with ``G_shared``.
+
+    Traps: the loop embeds the labels itself; ``G_ema`` is made from G, so pass ``ema=[G_ema]``.
+    """
+    return Adapter(
+        latent=lambda n, device, batch: (torch.randn(n, dim_z, device=device), batch[1]),
+        generate=_embedding_first,
+        score=lambda D, x, z, batch: D(x, batch[1]),
+        d_loss=_hinge,
+    )
+
+
+def pix2pix(direction: str = "AtoB") -> Adapter:
+    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix.
+
+    Traps: D sees source and target joined; only the target is refined. Loss as by default, ``--gan_mode vanilla``.
+    """
+    source, target = _domains(direction)
+    return Adapter(
+        real=lambda batch: batch[target],
+        latent=lambda n, device, batch: batch[source],
+        score=lambda D, x, z, batch: D(torch.cat([batch[source], x], 1)),
+        d_loss=_logistic,
+    )
+
+
+def huggan_pix2pix() -> Adapter:
+    """Pix2pix of huggingface's community-events.
+
+    Traps: D takes target and source as two arguments. PyTorch-GAN's pix2pix, from which it comes, goes from "B" to "A".
+    """
+    return Adapter(
+        real=lambda batch: batch["B"],
+        latent=lambda n, device, batch: batch["A"],
+        score=lambda D, x, z, batch: D(x, batch["A"]),
+        d_loss=_least_squares,
+    )
+
+
+def cyclegan(direction: str = "AtoB") -> Adapter:
+    """CycleGAN of junyanz/pytorch-CycleGAN-and-pix2pix, one direction at a time.
+
+    ``netG_A`` with ``netD_A`` is ``"AtoB"``, ``netG_B`` with ``netD_B`` is ``"BtoA"``.
+    Traps: the two domains have one shape; names of D's are those of the source.
+    """
+    source, target = _domains(direction)
+    return Adapter(
+        real=lambda batch: batch[target],
+        latent=lambda n, device, batch: batch[source],
+        d_loss=_least_squares,
+    )
+
+
+def cut(direction: str = "AtoB") -> Adapter:
+    """taesungp/contrastive-unpaired-translation (CUT, FastCUT).
+
+    Traps: the third network, ``netF``, is built at the first batch and takes no part in the warm-up; call it after
+    ``model.setup`` and before ``model.parallelize``.
+    """
+    return cyclegan(direction)
+
+
+def _domains(direction: str) -> tuple[str, str]:
+    return ("A", "B") if direction == "AtoB" else ("B", "A")

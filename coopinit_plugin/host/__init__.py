@@ -1,0 +1,1 @@
+"""The user's process: what the warm-up borrows there, and gives back as it was."""

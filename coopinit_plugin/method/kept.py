@@ -1,0 +1,87 @@
+"""The one way in which anything is put back: ``with kept(training(D), buffers(G)): ...``.
+
+Each of the functions below saves something when it is called and returns what puts it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Undo = Callable[[], None]
+
+
+@contextmanager
+def kept(*undos: Undo) -> Iterator[None]:
+    """Call every undo at the end, the last one first, also after an error."""
+    with ExitStack() as stack:
+        for undo in undos:
+            stack.callback(undo)
+        yield
+
+
+def training(*modules: nn.Module) -> Undo:
+    """Save every submodule's ``training`` flag."""
+    saved = [(child, child.training) for module in modules for child in module.modules()]
+
+    def undo() -> None:
+        for child, flag in saved:
+            child.training = flag
+
+    return undo
+
+
+def buffers(*modules: nn.Module) -> Undo:
+    """Save every buffer: the same tensor comes back with the same value."""
+    saved = [
+        (child, name, tensor, tensor.detach().clone())
+        for module in modules
+        for child in module.modules()
+        for name, tensor in child._buffers.items()
+        if tensor is not None
+    ]
+
+    def undo() -> None:
+        for child, name, tensor, value in saved:
+            child._buffers[name] = tensor.detach_().copy_(value)
+
+    return undo
+
+
+def frozen(module: nn.Module) -> Undo:
+    """Freeze the module's parameters; the undo makes those trainable again that were."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def set_flags(flag: bool) -> None:
+        for parameter in trainable:
+            parameter.requires_grad_(flag)
+
+    set_flags(False)
+    return lambda: set_flags(True)
+
+
+def values(tensors: Iterable[Tensor]) -> Undo:
+    """Save the tensors' values."""
+    saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+    @torch.no_grad()
+    def undo() -> None:
+        for tensor, value in saved:
+            tensor.copy_(value)
+
+    return undo
+
+
+def attributes(owners: Iterable[Any], name: str) -> Undo:
+    """Save one attribute of each owner."""
+    saved = [(owner, getattr(owner, name)) for owner in owners]
+
+    def undo() -> None:
+        for owner, value in saved:
+            setattr(owner, name, value)
+
+    return undo

@@ -1,0 +1,118 @@
+"""D's last layers: found by what they do to the logit, proved by forward passes, then scaled and shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from coopinit_plugin.method.logit_map import Affine
+from coopinit_plugin.method.pair import executed
+
+DEEPEST = 16  # layers looked at, from the last one back
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What of D to change so that its logit goes through an affine map.
+
+    Attributes:
+        scaled: Parameters that scale the logit when all are multiplied; empty where none do (spectral norm).
+        shifted: A bias that shifts the logit of every sample alike, ``None`` where there is none.
+        per_unit: By how much it does so, for a change of the bias by 1.
+    """
+
+    scaled: list[nn.Parameter]
+    shifted: nn.Parameter | None
+    per_unit: float
+
+    def without(self, others: Iterable[nn.Parameter]) -> Heads:
+        """What is left where these parameters must not change, such as a G's that shares layers with D."""
+        kept = {*others}
+        scaled = self.scaled if kept.isdisjoint(self.scaled) else []
+        return Heads(scaled, None if self.shifted in kept else self.shifted, self.per_unit)
+
+    @torch.no_grad()
+    def apply(self, affine: Affine) -> None:
+        """Make D's logit f into scale·(f + shift)."""
+        for parameter in self.scaled:
+            parameter.mul_(affine.scale)
+        if self.shifted is not None:
+            self.shifted.add_(affine.scale * affine.shift / self.per_unit)
+
+
+@torch.no_grad()
+def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
+    """Find the layers in which the logit is linear.
+
+    Going back from the last layer called, layers are taken as long as the logit is linear in the factor s by which
+    all their parameters are multiplied together; once the logit itself is multiplied by s, they are the heads. This
+    finds the one last layer of most D's, the several of a multi-scale or projection D, and none where a spectral norm
+    undoes the factor.
+
+    Args:
+        D: The discriminator; its parameters are as before at the end.
+        f: The logits of a fixed batch, ``(N,)``.
+    """
+    seen: list[tuple[str, nn.Module, object, object]] = []
+    with executed(D, seen):
+        base = f()
+    last_first = [D, *(module for _, module, _, _ in reversed(seen))]
+    last_first += reversed([*D.modules()])  # those run by their `forward`, which no hook sees
+    layers = [module for module in dict.fromkeys(last_first) if own_parameters(module)][:DEEPEST]
+
+    def scaled(parameters: list[nn.Parameter], factor: float) -> Tensor:
+        values = [parameter.clone() for parameter in parameters]
+        try:
+            for parameter in parameters:
+                parameter.mul_(factor)
+            return f()
+        finally:
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
+
+    heads: list[nn.Parameter] = []
+    complete = False
+    for layer in layers:
+        tried = heads + [p for p in own_parameters(layer) if not any(p is head for head in heads)]
+        twice, thrice = scaled(tried, 2.0), scaled(tried, 3.0)
+        if _alike(thrice - base, 2 * (twice - base), base) and not _alike(twice, base, base):
+            heads = tried
+            if _alike(twice, 2 * base, base):
+                complete = True
+                break
+
+    if complete:
+        layers = [m for m in layers if any(p is head for p in own_parameters(m) for head in heads)]
+    for layer in layers[:4]:
+        bias = layer._parameters.get("bias")
+        if bias is None:
+            continue
+        value = bias.clone()
+        bias.add_(1.0)
+        up = f() - base
+        bias.copy_(value - 1.0)
+        down = base - f()
+        bias.copy_(value)
+        per_unit = float(up.mean())
+        off = max(float((moved - per_unit).abs().max()) for moved in (up, down))  # a ReLU after it would bend one way
+        if abs(per_unit) > 1e-6 and off <= 1e-3 * abs(per_unit):
+            return Heads(heads if complete else [], bias, per_unit)
+    return Heads(heads if complete else [], None, 1.0)
+
+
+def own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """A layer's own parameters, those under a parametrization of them included."""
+    own = [p for p in module._parameters.values() if p is not None]
+    inside = getattr(module, "parametrizations", None)
+    if isinstance(inside, nn.ModuleDict):
+        own += list(inside.parameters())
+    return [p for p in own if p.is_floating_point()]
+
+
+def _alike(a: Tensor, b: Tensor, base: Tensor) -> bool:
+    """Equal to rounding, against the size of the logits."""
+    size = float(base.abs().max().clamp_min(1e-12))
+    return float((a - b).abs().max()) <= 1e-3 * max(size, float(b.abs().max()))

@@ -1,0 +1,67 @@
+"""Which submodules a forward pass calls, in which order, with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass
+class Call:
+    """One call of a submodule.
+
+    Attributes:
+        name: The submodule's name; empty for the network itself.
+        module: The submodule.
+        output: What it gave, ``None`` while it runs or if it failed.
+    """
+
+    name: str
+    module: nn.Module
+    output: Any = None
+
+
+@dataclass
+class Record:
+    """The calls of a pass.
+
+    Attributes:
+        begun: In the order in which they began; those of a failed pass, too.
+        ended: In the order in which they ended.
+    """
+
+    begun: list[Call] = field(default_factory=list)
+    ended: list[Call] = field(default_factory=list)
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[Record]:
+    """Record the calls of `network` and of all its submodules inside the context."""
+    record = Record()
+    running: list[Call] = []
+    handles = []
+    for name, module in network.named_modules():
+
+        def begin(module: nn.Module, given: Any, name: str = name) -> None:
+            call = Call(name, module)
+            running.append(call)
+            record.begun.append(call)
+
+        def end(module: nn.Module, given: Any, output: Any) -> None:
+            while running and running[-1].module is not module:
+                running.pop()  # calls inside this one that failed, and were caught
+            if running:
+                call = running.pop()
+                call.output = output
+                record.ended.append(call)
+
+        handles += [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()

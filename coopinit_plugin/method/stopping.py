@@ -1,0 +1,127 @@
+"""When to switch from the cooperative warm-up to the adversarial stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coopinit_plugin.method.distance import SlicedWasserstein
+
+EVERY = 16  # iterations between readings of the distance
+WINDOW = 1024  # samples in one reading, the newest ones
+OLDEST = 64  # iterations that they may date back, where batches are small
+SPAN = 4  # readings in a mean
+PATIENCE = 8  # means that may bring no progress
+CLOSE = 0.25  # σ; where the two newest readings are this small the adversarial stage does the rest
+PROGRESS = 0.05  # one of them must lie this much below the best before them
+FAR = 0.5  # σ; a choice, not a measurement: twice CLOSE, where it is worth a word to the user
+WORSE = 1.25  # a mean this much above the best one: the warm-up has gone wrong
+
+
+def concern(distance: float | None) -> str | None:
+    """What to tell the user of a warm-up that has ended at this distance, ``None`` where it went well."""
+    if distance is None or distance <= FAR:
+        return None
+    return (
+        f"The warm-up ended with generated samples still {distance:.2f} σ from the data; it may not help. If the "
+        "distance was falling, give it more: WarmStartConfig(max_iterations=1000). If it stood still (far-apart "
+        "modes, a strong D), give the chain more: WarmStartConfig(langevin_steps=20)."
+    )
+
+
+@dataclass
+class Plateau:
+    """Reads the distance between generated and real samples, and sees when it is small or no longer falls.
+
+    The samples are those the iterations draw anyway. A reading comes every 16 iterations, of the newest 1024 samples
+    or, where batches are small, of those of 64 iterations. One reading is noisy, so means of four are compared: where
+    the last eight of them bring no progress over those before, that is a plateau. Shorter lulls are part of the way,
+    with larger images above all. There is no verdict before eight readings.
+
+    Attributes:
+        distance: What is read.
+        gather: One row per process, where several share the samples.
+        processes: How many do.
+        readings: All so far, in σ.
+        best: The smallest mean of four readings so far.
+        at_best: Whether the newest reading gave it.
+    """
+
+    distance: SlicedWasserstein
+    gather: Callable[[Tensor], Tensor] = field(default=lambda rows: rows[None], repr=False)
+    processes: int = 1
+    readings: list[float] = field(default_factory=list)
+    best: float = float("inf")
+    at_best: bool = False
+    _seen: int = 0
+    _real: list[Tensor] = field(default_factory=list)
+    _fake: list[Tensor] = field(default_factory=list)
+
+    @property
+    def last(self) -> float | None:
+        """The newest reading, ``None`` before the first."""
+        return self.readings[-1] if self.readings else None
+
+    def observe(self, real: Any, fake: Any) -> None:
+        """Take one iteration's samples."""
+        self.at_best = False
+        self._seen += 1
+        self._real.append(self.distance.project(real))
+        self._fake.append(self.distance.project(fake))
+        while len(self._fake) > OLDEST or self._samples(self._fake[1:]) >= WINDOW:
+            del self._real[0], self._fake[0]
+        if self._seen % EVERY or (self._samples(self._fake) < WINDOW and len(self._fake) < OLDEST):
+            return
+        both = self.gather(torch.stack([torch.cat(self._real), torch.cat(self._fake)])).transpose(0, 1).flatten(1, 2)
+        self.read(float(self.distance.between(both[0], both[1])))
+
+    def _samples(self, parts: list[Tensor]) -> int:
+        """Of all processes."""
+        return sum(len(part) for part in parts) * self.processes
+
+    def read(self, distance: float) -> None:
+        """Take one reading."""
+        self.readings.append(distance)
+        if len(self.readings) >= SPAN and self._mean() < self.best:
+            self.best, self.at_best = self._mean(), True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later :meth:`load_state_dict` goes on from."""
+        return {
+            "readings": self.readings,
+            "best": self.best,
+            "seen": self._seen,
+            "real": self._real,
+            "fake": self._fake,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.readings, self.best, self._seen = state["readings"], state["best"], state["seen"]
+        self._real, self._fake = state["real"], state["fake"]
+
+    @property
+    def past_its_best(self) -> bool:
+        """Whether the newest readings lie clearly above the best ones."""
+        return self.best < (1 - PROGRESS) * self._mean()
+
+    @property
+    def verdict(self) -> str | None:
+        """``"close"``, ``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
+        if len(self.readings) < 2 * SPAN:
+            return None
+        if max(self.readings[-2:]) <= CLOSE:
+            return "close"
+        if self._mean() > WORSE * self.best:
+            return "worse"
+        means = [self._mean(end) for end in range(SPAN, len(self.readings) + 1)]
+        before, newest = means[:-PATIENCE], means[-PATIENCE:]
+        return "plateau" if before and min(newest) > (1 - PROGRESS) * min(before) else None
+
+    def _mean(self, end: int | None = None) -> float:
+        """Of the last four readings, or of the four before the reading `end`."""
+        return sum(self.readings[:end][-SPAN:]) / SPAN

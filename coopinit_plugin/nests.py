@@ -1,0 +1,121 @@
+"""The tensors in a batch and in a network's output: named, found again, described."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class Part(NamedTuple):
+    """One tensor of a nest.
+
+    Attributes:
+        name: How a user writes it, e.g. ``batch['image']``.
+        keys: Where it stands.
+        tensor: Itself.
+    """
+
+    name: str
+    keys: tuple[Any, ...]
+    tensor: Tensor
+
+
+def parts(nest: Any, root: str = "batch", keys: tuple[Any, ...] = ()) -> Iterator[Part]:
+    """Each tensor in nested lists, tuples and mappings."""
+    if isinstance(nest, Tensor):
+        yield Part(root + "".join(f"[{key!r}]" for key in keys), keys, nest)
+    elif isinstance(nest, Mapping):
+        for key in nest:
+            yield from parts(nest[key], root, (*keys, key))
+    elif isinstance(nest, (list, tuple)):
+        for index, value in enumerate(nest):
+            yield from parts(value, root, (*keys, index))
+
+
+def get(nest: Any, keys: tuple[Any, ...]) -> Any:
+    """What stands in the nest under the keys."""
+    return reduce(lambda part, key: part[key], keys, nest)
+
+
+def only_tensors(nest: Any) -> Any:
+    """The nest as plain dicts, lists and tuples, without what is no tensor."""
+    if isinstance(nest, Mapping):
+        return {key: only_tensors(value) for key, value in nest.items() if any(True for _ in parts(value))}
+    if isinstance(nest, (list, tuple)):
+        kept = [only_tensors(value) for value in nest if any(True for _ in parts(value))]
+        return kept if isinstance(nest, list) else tuple(kept)
+    return nest
+
+
+def could_be_data(part: Part) -> bool:
+    """Floating point, one row a sample, and no labels."""
+    tensor = part.tensor
+    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > 0 and not could_be_labels(part)
+
+
+def could_be_labels(part: Part) -> bool:
+    """Whole numbers, one a sample, or one-hot rows."""
+    tensor = part.tensor
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return tensor.ndim == 1 or (tensor.ndim == 2 and (tensor.shape[1] == 1 or is_one_hot(tensor)))
+    return tensor.ndim == 2 and is_one_hot(tensor)
+
+
+def is_one_hot(tensor: Tensor) -> bool:
+    """Whether every row is 0 but for a single 1."""
+    return (
+        tensor.ndim == 2
+        and tensor.shape[1] > 1
+        and bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
+    )
+
+
+def describe(value: Any) -> str:
+    """A value as its users know it: shape and dtype of tensors, containers around them."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {describe(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        shown = [describe(part) for part in value[:8]] + (["..."] if len(value) > 8 else [])
+        if len(value) > 1 and len(set(shown)) == 1:
+            shown = [f"{len(value)} of {shown[0]}"]
+        return f"[{', '.join(shown)}]" if isinstance(value, list) else f"({', '.join(shown)})"
+    return type(value).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """An error as one short line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def batch_size(batch: Any) -> int | None:
+    """The length of the first dimension of the first tensor that has one."""
+    return next((int(part.tensor.shape[0]) for part in parts(batch) if part.tensor.ndim), None)
+
+
+def move(nest: Any, device: torch.device | None) -> Any:
+    """Everything in the nest that can be moved, on the device, and half precision made single.
+
+    The warm-up's copies of the networks are in single precision (see :func:`coopinit_plugin.host.networks.copies`).
+    """
+
+    def to(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
+        return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
+
+    if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
+        return {key: move(value, device) for key, value in nest.items()}
+    if is_dataclass(nest) and not isinstance(nest, type):
+        return replace(nest, **{field.name: move(getattr(nest, field.name), device) for field in fields(nest)})
+    return to(nest) if isinstance(nest, Tensor) else tree_map(to, nest)

@@ -1,0 +1,1 @@
+"""What comes out of a warm-up, and how it is kept and shown."""

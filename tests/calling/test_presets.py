@@ -1,0 +1,131 @@
+"""Presets on small networks of the same calling convention."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from coopinit_plugin import infer_sign, inspect, presets
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from zoo.conditional import EmbeddingD, EmbeddingG, numbered
+from zoo.entry import Apply, Module, N, batches, net
+from zoo.images import FlatG, StyleG, image_d
+from zoo.translation import UNet, pairs, patch_d
+
+torch.set_num_threads(1)
+
+
+class LabelledG(FlatG):
+    c_dim = 0
+
+    def forward(self, z, c):
+        return super().forward(torch.cat([z, c], 1))
+
+
+class LabelledD(Module):
+    c_dim = 0
+
+    def forward(self, img, c):
+        return self.body(img).flatten(1)
+
+
+class StyleAndNoiseG(FlatG):
+    def forward(self, z, noise):
+        return super().forward(z) + 0.1 * noise.permute(0, 3, 1, 2)
+
+
+class SharedG(EmbeddingG):
+    def __init__(self):
+        super().__init__()
+        self.shared = self.embed
+
+    def forward(self, z, y):
+        return self.out(self.body(torch.cat([z, y], 1)).relu())
+
+
+class TwoImagesD(Module):
+    def forward(self, img, source):
+        return self.body(torch.cat([img, source], 1))
+
+
+def whole() -> list[list[torch.Tensor]]:
+    return [[torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8), torch.zeros(N, 0)]]
+
+
+def two_scores(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    return h.flatten(1), h[:, :1], None
+
+
+CASES = {
+    "stylegan2_ada": (presets.stylegan2_ada(), lambda: (LabelledG(), LabelledD(body=image_d()), whole()), True),
+    "r3gan": (presets.r3gan(), lambda: (LabelledG(), LabelledD(body=image_d()), whole()), True),
+    "rosinality_stylegan2": (presets.rosinality_stylegan2(4), lambda: (StyleG(), image_d(), batches(3, 8, 8)), True),
+    "lucidrains_stylegan2": (
+        presets.lucidrains_stylegan2(4),
+        lambda: (StyleAndNoiseG(), net(image_d(), Apply(lambda f: (f.flatten(), f.new_zeros(1)))), batches(3, 8, 8)),
+        False,
+    ),
+    "lucidrains_lightweight_gan": (
+        presets.lucidrains_lightweight_gan(),
+        lambda: (FlatG(), net(image_d(end=4), Apply(two_scores)), batches(3, 8, 8)),
+        False,
+    ),
+    "mimicry": (
+        presets.mimicry(),
+        lambda: (FlatG(), image_d(), [[torch.rand(N, 3, 8, 8), torch.zeros(N).long()]]),
+        True,
+    ),
+    "biggan": (presets.biggan(4), lambda: (SharedG(), EmbeddingD(), numbered()), True),
+    "pix2pix": (presets.pix2pix("BtoA"), lambda: (UNet(3, 1), patch_d(4), pairs(1, 3)), True),
+    "huggan_pix2pix": (
+        presets.huggan_pix2pix(),
+        lambda: (UNet(3, 3), TwoImagesD(body=patch_d(6)), pairs(3, 3)),
+        True,
+    ),
+    "cyclegan": (presets.cyclegan(), lambda: (UNet(3, 3), patch_d(3), pairs(3, 3)), True),
+    "cut": (presets.cut(), lambda: (UNet(3, 3), patch_d(3), pairs(3, 3)), True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_preset(name):
+    adapter, make, high = CASES[name]
+    found = inspect(*make(), adapter=adapter)
+    assert found.real_is_high is high
+    assert infer_sign(adapter.d_loss) is high if name != "r3gan" else True
+
+
+@pytest.mark.parametrize(
+    "adapter", [presets.pix2pix(), presets.huggan_pix2pix(), presets.cyclegan(), presets.cut()], ids=range(4)
+)
+def test_domain_a_is_translated_into_b(adapter):
+    batch = pairs(3, 3)[0]
+    assert adapter.real(batch) is batch["B"]
+    assert adapter.latent(N, None, batch) is batch["A"]
+
+
+def test_every_preset_has_a_case():
+    public = {name for name, value in vars(presets).items() if getattr(value, "__module__", "") == presets.__name__}
+    assert {name for name in public if not name.startswith("_")} - {"LucidrainsGenerator"} == set(CASES)
+
+
+def test_documented_wrappers():
+    source = presets.__doc__
+    code = "\n".join(line[4:] for line in source.splitlines() if line.startswith("    "))
+    scope = {"torch": torch}
+    exec(code, scope)
+    both = scope["Both"](nn.Linear(4, 4), nn.Linear(4, 2))
+    judges = scope["Judges"](nn.Linear(2, 1), nn.Linear(2, 3))
+    inspect(both, judges, [torch.randn(N, 2)])
+
+
+def test_the_presets_are_there_with_the_package():
+    code = "import coopinit_plugin; print(coopinit_plugin.calling.presets.cut())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "latent" in done.stdout, done.stderr

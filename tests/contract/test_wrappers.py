@@ -1,0 +1,133 @@
+"""DDP, DataParallel, ``torch.compile`` and averaged copies are seen through, and stay."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from networks import (
+    Lambda,
+    Z,
+    assert_warmed,
+    mlp_pair,
+    short,
+    vectors,
+    warm,
+)
+from snapshot import Snapshot, bits, state_bits
+from torch import nn
+
+from coopinit_plugin import CoopInitError, warm_start
+
+
+def wrapped(kind, module):
+    if kind == "DataParallel":
+        return nn.DataParallel(module)
+    if kind == "compile":
+        return torch.compile(module, backend="eager")
+    if kind == "compile of DataParallel":
+        return torch.compile(nn.DataParallel(module), backend="eager")
+    if kind == "compile in place":
+        module.compile(backend="eager")
+        return module
+    return Accelerator(cpu=True, mixed_precision=kind).prepare(module)
+
+
+@pytest.mark.parametrize(
+    "kind", ["DataParallel", "compile", "compile of DataParallel", "compile in place", "bf16", "no"]
+)
+@pytest.mark.parametrize("used", [False, True])
+def test_wrappers_are_seen_through(kind, used):
+    plain_g, plain_d = mlp_pair()
+    expected = warm(*copy.deepcopy((plain_g, plain_d)), vectors())
+    G, D = wrapped(kind, plain_g), wrapped(kind, plain_d)
+    if used and kind != "bf16":
+        D(G(torch.randn(2, Z))).sum().backward()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    before = Snapshot(G, D)
+    result = warm(G, D, vectors())
+    before.assert_only_values_changed()
+    assert result.generator_state.keys() == plain_g.state_dict().keys()
+    assert_warmed(result, plain_g, plain_d)
+    assert state_bits(plain_g, plain_d) == [
+        {key: bits(value) for key, value in state.items()}
+        for state in (expected.generator_state, expected.discriminator_state)
+    ]
+    with torch.no_grad():  # the wrapper runs the warm weights
+        z = torch.randn(2, Z)
+        reference = mlp_pair()[0]
+        reference.load_state_dict(result.generator_state)
+        assert torch.allclose(G(z).float(), reference(z), atol=0.05)
+
+
+def test_config_compile_gives_the_same_weights(monkeypatch):
+    compiled = []
+    original = nn.Module.compile
+
+    def eager(module, *arguments, **options):
+        compiled.append(type(module))
+        original(module, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    G, D = mlp_pair()
+    plain = warm(*copy.deepcopy((G, D)), vectors())
+    before = Snapshot(G, D)
+    result = warm(G, D, vectors(), config=short(compile=True))
+    before.assert_only_values_changed()
+    assert compiled == [nn.Sequential]
+    assert result.summary["handover_moved"] == "scale and shift"
+    for key, value in plain.discriminator_state.items():
+        assert torch.allclose(value, result.discriminator_state[key], atol=1e-5)
+
+
+def ending_in(last):
+    """D's of vectors that end in a sigmoid, seen by a hook (a module) or by a torch function mode (a function)."""
+    G, D = mlp_pair()
+    return G, nn.Sequential(*D, last)
+
+
+@pytest.mark.parametrize(
+    "last", [nn.Identity(), nn.Sigmoid(), Lambda(torch.sigmoid)], ids=["logit", "module", "function"]
+)
+def test_a_compiled_d_gives_the_same_score_as_a_plain_one(last, monkeypatch):
+    """Also where a sigmoid's input is taken by a hook made anew at each call: the graph has to run that one.
+
+    Three graphs, for D without a gradient, in the chain, and as it is trained: none is made again, none is split. Torch
+    2.6 makes one for each of the first calls where a function mode is new, until it gives up.
+    """
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: original(module, backend="aot_eager", fullgraph=True))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, compiled = (
+        warm_start(*ending_in(last), vectors(), config=short(iterations=12, compile=compile), progress=False)
+        for compile in (False, True)
+    )
+    assert compiled.summary["handover_moved"] == plain.summary["handover_moved"]
+    again = isinstance(last, Lambda) and torch.__version__.startswith("2.6.")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3 or again
+    for key, value in plain.discriminator_state.items():
+        assert torch.allclose(value, compiled.discriminator_state[key], atol=1e-5)
+    assert [row.real for row in compiled.history] == pytest.approx([row.real for row in plain.history], abs=1e-5)
+
+
+def test_averaged_copies_get_gs_weights():
+    G, D = mlp_pair()
+    averaged = [copy.deepcopy(G).eval().requires_grad_(False), nn.DataParallel(copy.deepcopy(G))]
+    before = Snapshot(G, D, *averaged)
+    result = warm(G, D, vectors(), ema=averaged)
+    before.assert_only_values_changed()
+    assert_warmed(result, averaged[0], D)
+    assert_warmed(result, averaged[1].module, D)
+
+
+def test_an_averaged_copy_that_does_not_fit_changes_nothing():
+    G, D = mlp_pair()
+    other = nn.Linear(2, 2)
+    before = Snapshot(G, D, other)
+    with pytest.raises(CoopInitError, match=r"ema\[1\].*Linear"):
+        warm(G, D, vectors(), ema=[copy.deepcopy(G), other])
+    before.assert_unchanged()

@@ -1,0 +1,138 @@
+"""An endless stream of full batches, whatever the loader is."""
+
+from __future__ import annotations
+
+import itertools
+from collections import namedtuple
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from coopinit_plugin import CoopInitError
+from coopinit_plugin.host.batches import Batches
+
+CPU = torch.device("cpu")
+
+
+def numbered(*sizes: int) -> list[torch.Tensor]:
+    """Batches of these sizes that hold their index."""
+    return [torch.full((size, 2), float(index)) for index, size in enumerate(sizes)]
+
+
+def take(batches, count: int) -> list[int]:
+    return [int(batch[0, 0]) for batch in itertools.islice(batches, count)]
+
+
+class Counted:
+    """A list that counts its passes and what was taken."""
+
+    def __init__(self, batches: list) -> None:
+        self.batches, self.passes, self.taken = batches, 0, 0
+
+    def __iter__(self):
+        self.passes += 1
+        for batch in self.batches:
+            self.taken += 1
+            yield batch
+
+
+def test_in_order_and_round_again():
+    assert take(Batches(numbered(4, 4, 4), CPU), 8) == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_one_pass_of_the_loader_at_a_time():
+    loader = Counted(numbered(4, 4, 4))
+    batches = Batches(loader, CPU)
+    assert (loader.passes, loader.taken) == (0, 0)
+    take(batches, 3)
+    assert (loader.passes, loader.taken) == (1, 3)
+    take(batches, 1)
+    assert (loader.passes, loader.taken) == (2, 4)
+
+
+def test_batches_smaller_than_the_first_are_left_out():
+    assert take(Batches(numbered(4, 4, 3), CPU), 5) == [0, 1, 0, 1, 0]
+    assert take(Batches(numbered(4, 1, 6, 2), CPU), 4) == [0, 2, 0, 2]
+
+
+def test_a_lone_short_batch_is_full():
+    assert take(Batches(DataLoader(torch.zeros(3, 2), batch_size=8), CPU), 3) == [0, 0, 0]
+
+
+def test_peek_leaves_the_batch_where_it_is():
+    loader = Counted(numbered(4, 4))
+    batches = Batches(loader, CPU)
+    first = batches.peek()
+    assert batches.peek() is first
+    assert loader.taken == 1
+    assert next(batches) is first
+    assert take(batches, 2) == [1, 0]
+
+
+def test_an_endless_iterator_is_used_up_only_as_far_as_needed():
+    stream = (torch.full((4, 2), float(index)) for index in itertools.count())
+    assert take(Batches(stream, CPU), 3) == [0, 1, 2]
+    assert int(next(stream)[0, 0]) == 3
+
+
+def test_loaders_of_every_kind():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from torch.arange(8.0)[:, None].expand(8, 2)
+
+    for loader in (
+        DataLoader(torch.arange(8.0)[:, None].expand(8, 2), batch_size=4),
+        DataLoader(Stream(), batch_size=4),
+        tuple(numbered(4, 4)),
+        itertools.cycle(numbered(4, 4)),
+    ):
+        batches = Batches(loader, CPU)
+        assert [next(batches).shape for _ in range(5)] == [(4, 2)] * 5
+
+
+def test_containers_and_what_is_no_tensor_are_kept():
+    Pair = namedtuple("Pair", "image label")
+    x = torch.zeros(4, 2)
+    for batch in ((x, "text"), [x, 3], {"image": x, "name": ["a"]}, Pair(x, None), {"deep": [(x, {"x": x})]}):
+        got = next(Batches([batch], CPU))
+        assert type(got) is type(batch)
+        assert str(got) == str(batch)
+
+
+def test_the_batchs_size_is_that_of_its_first_tensor_with_a_dimension():
+    full, short = (torch.tensor(1.0), torch.zeros(4, 2)), (torch.tensor(2.0), torch.zeros(3, 2))
+    batches = Batches([full, short], CPU)
+    assert [float(next(batches)[0]) for _ in range(3)] == [1, 1, 1]
+
+
+def test_batches_go_to_the_device():
+    batch = {"x": torch.zeros(2, 2), "y": [torch.zeros(2, dtype=torch.long)]}
+    moved = next(Batches([batch], torch.device("meta")))
+    assert (moved["x"].device.type, moved["y"][0].device.type) == ("meta", "meta")
+    assert moved["y"][0].dtype == torch.long
+    assert batch["x"].device.type == "cpu"
+
+
+def test_an_error_in_the_loader_passes_through():
+    def broken():
+        yield torch.zeros(4, 2)
+        raise OSError("disk")
+
+    batches = Batches(broken(), CPU)
+    next(batches)
+    with pytest.raises(OSError, match="disk"):
+        next(batches)
+
+
+def test_what_cannot_be_a_loader():
+    with pytest.raises(CoopInitError, match=r"int, which cannot be iterated.*DataLoader"):
+        Batches(3, CPU)
+    with pytest.raises(CoopInitError, match=r"list\) gave no batch at all.*drop_last"):
+        next(Batches([], CPU))
+    with pytest.raises(CoopInitError, match=r"no batch at all"):
+        next(Batches(iter([]), CPU))
+    batches = Batches(iter(numbered(4, 4)), CPU)
+    take(batches, 2)
+    with pytest.raises(CoopInitError, match=r"ended after 2 batches.*iterated again"):
+        next(batches)

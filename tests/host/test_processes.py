@@ -1,0 +1,206 @@
+"""Several processes: real ones, under every launcher, through gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+LIMIT = 150  # seconds that no launch comes near, unless it hangs
+
+
+def launch(*command: str, cwd: Path = TESTS, limit: float = LIMIT) -> str:
+    """What a launcher and its processes say; all of them are killed where they hang."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    running = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = running.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        pytest.fail(f"hung: {running.communicate()[0][-3000:]}")
+    assert running.returncode == 0, said[-6000:]
+    return said
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+
+
+def notes(folder: Path, processes: int) -> list[dict]:
+    return [json.loads((folder / f"{index}.json").read_text()) for index in range(processes)]
+
+
+def same(values: list):
+    """The one value that all processes have."""
+    assert all(value == values[0] for value in values), values
+    return values[0]
+
+
+CASES = (
+    *("sharded", "halves", "traffic", "stops", "failures", "uneven", "unshared", "distributed_sampler"),
+    *("halved", "inferred", "sizes", "adapters", "wrapped"),
+)
+OF_FOUR = ("sharded", "halves", "failures", "uneven", "unshared", "wrapped")
+
+
+def launched(folder: Path, processes: int, cases: tuple[str, ...]) -> dict[str, list]:
+    """One launch for all cases: {case: [the notes of process 0, of process 1, ...]}."""
+    launch(*torchrun(processes), "-m", "launched.cases", str(folder), *cases)
+    found = notes(folder, processes)
+    return {case: [note[case] for note in found] for case in cases}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return launched(tmp_path_factory.mktemp("two"), 2, CASES)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return launched(tmp_path_factory.mktemp("four"), 4, OF_FOUR)
+
+
+@pytest.fixture(params=["two", "four"])
+def told(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_data_are_shared_out_noise_differs_and_the_weights_are_the_same(told):
+    found = told["sharded"]
+    same([note["digest"] for note in found])
+    same([note["summary"] for note in found])
+    same([note["seconds"] for note in found])
+    latents = [tuple(note["latents"][-4:]) for note in found]
+    assert len(set(latents)) == len(latents)
+    rows = [row for note in found for row in note["rows"]]
+    assert len(set(rows)) == len(rows) == 64  # an epoch: every image once, in one process
+
+
+def test_parts_of_a_batch_in_each_process_are_the_whole_batch_in_one(told):
+    from launched.cases import whole
+
+    found = same(told["halves"])
+    plain, alone = found["plain"], whole()
+    assert plain["step_size"] == pytest.approx(alone["step_size"], rel=1e-4)
+    assert plain["scale"] == pytest.approx(alone["scale"], rel=1e-3)
+    for ours, theirs in zip(plain["weights"], alone["weights"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+    # BatchNorm: each process normalises G's own part; D's running statistics are means over the processes, which lack
+    # the little by which the parts' means differ
+    normed, alone = found["BatchNorm"], whole(norm=True)
+    for ours, theirs in zip(normed["weights"], alone["weights"], strict=True):
+        assert ours == pytest.approx(theirs, rel=0.02, abs=0.02)
+
+
+def test_an_iteration_sends_one_gradient_of_each_network_and_a_few_numbers(two):
+    found = same(two["traffic"])
+    plain, normed = found["plain"], found["BatchNorm"]
+    assert plain["gradients"] <= plain["an iteration"] <= plain["gradients"] + 64
+    statistics = 4 * (6 + 6) * 2  # mean and variance of both networks' six channels
+    assert normed["an iteration"] <= normed["gradients"] + statistics + 64 + 4
+
+
+def test_all_stop_in_the_same_iteration(two):
+    (by_callback, iterations), (by_time, many) = same(two["stops"])
+    assert (by_callback, iterations, by_time) == ("callback", 2, "max_seconds")
+    assert 1 < many < 10_000
+
+
+def test_a_failure_of_one_process_ends_all_with_its_message(told):
+    found = told["failures"]
+    processes = len(found)
+    same([note.pop("afterwards") for note in found])
+    assert len(found[0]) == 8
+    for place in found[0]:
+        who = int(place.split()[2])
+        messages = [note[place] for note in found]
+        own = messages[who]
+        for index, message in enumerate(messages):
+            if index == who:
+                assert "has failed in another process" not in message
+            else:
+                assert message.startswith("CoopInitError: The warm-up has failed in another process")
+                assert f"Process {who} of {processes}: {own}" in message
+        expected = {"write": "cannot be written", "memory": "ran out of memory", "D of 0": "ValueError: injected"}
+        for start, words in expected.items():
+            assert words in own or not place.startswith(start)
+        assert "KeyboardInterrupt" in own or not place.startswith(f"D of {processes - 1}")
+
+
+def test_each_process_may_have_its_own_batches_and_their_number_may_differ(told):
+    same([note["digest"] for note in told["uneven"]])
+    assert not [line for note in told["uneven"] for line in note["warned"] if "same batches" in line]
+
+
+def test_what_cannot_be_sharded_is_taken_in_turn_with_a_warning(told):
+    found = told["unshared"]
+    same([note["digest"] for note in found])
+    processes = len(found)
+    for kind in ("order", "iterator"):
+        for index, note in enumerate(found):
+            stream = [(index + processes * k) % 5 for k in range(6)]
+            taken = [int(value) for value in note[kind]]
+            begun = next(at for at in range(len(taken)) if taken[at : at + 6] == stream)
+            assert begun <= 6  # before: the look at the first batch
+    assert any("same batches" in line and "list" in line for line in found[0]["warned"])
+    assert not any("same batches" in line for note in found[1:] for line in note["warned"])
+
+
+def test_a_distributed_sampler_of_the_users_is_not_sharded_again(two):
+    first, second = two["distributed_sampler"]
+    assert set(first) == {0}
+    assert set(second) == {1}
+
+
+def test_the_users_accelerator_networks_and_group_go_on(told):
+    found = told["wrapped"]
+    assert len({note["batches"] for note in found}) == 2  # even_batches=False
+    same([note["given"] for note in found])
+    same([note["adversarial"] for note in found])
+
+
+def test_half_precision_and_the_default_settings_and_hooks_with_methods(two):
+    for case in ("halved", "inferred", "adapters"):
+        same(two[case])
+
+
+def test_batches_of_different_sizes_are_refused_in_every_process(two):
+    assert "8, 9 samples; expected the same number" in same(two["sizes"])
+
+
+# --- other launchers
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+        ("-m", "launched.notebook"),
+        ("-m", "launched.debug"),
+        ("-m", "launched.by_hand"),
+    ],
+    ids=["accelerate launch", "notebook_launcher", "debug_launcher", "a group made by hand"],
+)
+def test_every_launcher_gives_the_same(command, two, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    ours = ("--main_process_port", port, "-m", "launched.cases")
+    module = ours if "accelerate.commands.launch" in command else ()
+    launch(*command, *module, str(tmp_path), "sharded")
+    found = [note["sharded"] for note in notes(tmp_path, 2)]
+    assert [note["digest"] for note in found] == [note["digest"] for note in two["sharded"]]

@@ -1,0 +1,514 @@
+"""The Hub over real HTTP: huggingface_hub's own client against a server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hub_server import Fault, Hub
+from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import _http
+from networks import hooks, images, mlp_pair, short, vectors
+from snapshot import Snapshot, state_bits
+from test_warm_start import FILES, bits, conv_pair, result_of, scrambled
+
+from coopinit_plugin import CoopInitError, WarmStart, warm_start
+
+ID = "me/init"
+
+
+@pytest.fixture(params=[True, False], ids=["lfs", "regular"])
+def lfs(request):
+    return request.param
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, request):
+    """A Hub of its own, an empty cache, and the token of the user ``me``."""
+    with Hub(lfs=request.getfixturevalue("lfs") if "lfs" in request.fixturenames else True) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        # The client waits ever longer between its attempts; here it need not.
+        monkeypatch.setattr(_http, "time", types.SimpleNamespace(sleep=lambda _: None, time=time.time))
+        yield server
+
+
+@pytest.fixture
+def result():
+    return result_of(*mlp_pair())
+
+
+def warmed(pair=mlp_pair, data=vectors):
+    G, D = pair()
+    return warm_start(G, D, data(), config=short(), adapter=hooks(), progress=False)
+
+
+def same(a: WarmStart, b: WarmStart) -> bool:
+    return all(
+        {key: bits(value) for key, value in getattr(a, name).items()}
+        == {key: bits(value) for key, value in getattr(b, name).items()}
+        for name in ("generator_state", "discriminator_state")
+    ) and (a.config, a.history, a.summary, a.origin) == (b.config, b.history, b.summary, b.origin)
+
+
+def whole(result: WarmStart, tmp_path: Path) -> None:
+    """What a failed push must leave: an object that can be saved, and read again."""
+    result.save_pretrained(tmp_path / "rescued")
+    assert same(WarmStart.from_pretrained(tmp_path / "rescued"), result)
+
+
+# --- there and back
+
+
+def test_push_and_pull(hub, lfs, tmp_path):
+    result = warmed()
+    pushed = result.push_to_hub(ID)
+    files = hub.repos[ID].files()
+    assert pushed.oid == hub.repos[ID].branches["main"]
+    assert len(hub.repos[ID].commits) == 2  # the empty one and ours
+    assert set(files) == {".gitattributes", *FILES, "samples.safetensors", "warm_start.png", "README.md"}
+    read = WarmStart.from_pretrained(ID)
+    assert same(read, result)
+    other = scrambled(mlp_pair)
+    read.load_into(*other)
+    assert state_bits(*other)[0].values()
+    assert bits(other[0].state_dict()["0.weight"]) == bits(result.generator_state["0.weight"])
+    read.plot(tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == files["warm_start.png"]
+
+
+def test_pushing_again_unchanged_makes_no_commit(hub, lfs):
+    result = warmed()
+    result.push_to_hub(ID)
+    head = hub.repos[ID].branches["main"]
+    result.push_to_hub(ID)
+    WarmStart.from_pretrained(ID).push_to_hub(ID)
+    assert hub.repos[ID].branches == {"main": head}
+
+
+def test_pushing_another_one_replaces_it(hub):
+    warmed().push_to_hub(ID)
+    other = result_of(*mlp_pair(seed=5))
+    other.push_to_hub(ID, commit_message="better")
+    assert same(WarmStart.from_pretrained(ID), other)
+
+
+def test_real_samples_stay_at_home_unless_asked_for(hub, tmp_path):
+    result = warmed()
+    result.save_pretrained(tmp_path / "init")
+    local = WarmStart.from_pretrained(tmp_path / "init")
+    assert {"real", "before", "after"} <= set(local.samples)
+    local.push_to_hub(ID)
+    assert "real" in local.samples  # the object keeps its own
+    pulled = WarmStart.from_pretrained(ID)
+    assert {"before", "after"} <= set(pulled.samples)
+    assert not any(name.startswith("real") for name in pulled.samples)
+    card = hub.repos[ID].files()["README.md"].decode()
+    assert "samples of the training data are not published" in card
+    local.push_to_hub(ID, real_samples=True)
+    assert "real" in WarmStart.from_pretrained(ID).samples
+    assert "Real samples, G before and after" in hub.repos[ID].files()["README.md"].decode()
+
+
+def test_save_and_push_in_one_call(hub, tmp_path):
+    result = warmed()
+    result.save_pretrained(tmp_path / "init", push_to_hub=True, repo_id=ID, private=True)
+    assert same(WarmStart.from_pretrained(ID), WarmStart.from_pretrained(tmp_path / "init"))
+    assert hub.repos[ID].private
+
+
+def test_a_name_without_its_owner_is_completed(hub, result):
+    result.push_to_hub("init")
+    assert 'from_pretrained("me/init")' in hub.repos[ID].files()["README.md"].decode()
+
+
+def test_private_repositories_need_the_token(hub, result, monkeypatch, tmp_path):
+    result.push_to_hub(ID, private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(RepositoryNotFoundError):
+        WarmStart.from_pretrained(ID)
+    assert same(WarmStart.from_pretrained(ID, token=hub.token), result)
+
+
+def test_branches_and_revisions(hub, result):
+    result.push_to_hub(ID)
+    first = hub.repos[ID].branches["main"]
+    HfApi().create_branch(ID, branch="trial")
+    other = result_of(*mlp_pair(seed=3))
+    other.push_to_hub(ID, branch="trial")
+    assert same(WarmStart.from_pretrained(ID), result)
+    assert same(WarmStart.from_pretrained(ID, revision="trial"), other)
+    assert same(WarmStart.from_pretrained(ID, revision=first), result)
+    with pytest.raises(RevisionNotFoundError):
+        WarmStart.from_pretrained(ID, revision="nowhere")
+    with pytest.raises(HfHubHTTPError):
+        other.push_to_hub(ID, branch="nowhere")
+
+
+def test_pull_requests(hub, result):
+    result.push_to_hub(ID)
+    other = result_of(*mlp_pair(seed=3))
+    commit = other.push_to_hub(ID, create_pr=True)
+    assert commit.pr_url.endswith("/discussions/1")
+    assert same(WarmStart.from_pretrained(ID), result)
+    assert same(WarmStart.from_pretrained(ID, revision="refs/pr/1"), other)
+
+
+CLIENT = """
+import hashlib, sys
+import torch
+from networks import mlp_pair
+from coopinit_plugin import WarmStart
+G, D = mlp_pair(seed=99)
+WarmStart.from_pretrained(sys.argv[1]).load_into(G, D)
+print(*(hashlib.sha256(t.numpy().tobytes()).hexdigest() for n in (G, D) for t in n.state_dict().values()))
+"""
+
+
+def test_a_new_process_gets_the_same_bits_and_then_needs_no_connection(hub, tmp_path):
+    result = warmed()
+    result.push_to_hub(ID)
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]),
+    }
+    seen = []
+    for offline in ("0", "1"):
+        before = len(hub.log)
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT, ID],
+            env={**environment, "HF_HUB_OFFLINE": offline},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        seen.append((done.stdout.split(), len(hub.log) > before))
+    states = [*result.generator_state.values(), *result.discriminator_state.values()]
+    digests = [hashlib.sha256(value.numpy().tobytes()).hexdigest() for value in states]
+    assert seen == [(digests, True), (digests, False)]
+
+
+def test_the_cache_serves_offline(hub, result, monkeypatch, tmp_path):
+    result.push_to_hub(ID)
+    WarmStart.from_pretrained(ID)
+    asked = len(hub.log)
+    assert same(WarmStart.from_pretrained(ID, local_files_only=True), result)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert same(WarmStart.from_pretrained(ID), result)
+    assert len(hub.log) == asked
+    with pytest.raises(LocalEntryNotFoundError):
+        WarmStart.from_pretrained(ID, cache_dir=tmp_path / "elsewhere")
+
+
+def test_the_card_is_valid_and_names_the_repository(hub):
+    warmed(conv_pair, images).push_to_hub(ID, model_card_kwargs={"license": "mit", "datasets": ["mnist"]})
+    assert "POST /api/validate-yaml" in hub.log  # the client asks the Hub before it commits
+    card = ModelCard.load(hf_hub_download(ID, "README.md"))
+    assert (card.data.license, card.data.library_name) == ("mit", "coopinit-plugin")
+    assert card.data.pipeline_tag == "unconditional-image-generation"
+    assert f'WarmStart.from_pretrained("{ID}")' in card.text
+
+
+def test_a_card_that_the_hub_refuses_is_its_own_error(hub, result, tmp_path):
+    with pytest.raises(ValueError, match="must be a string"):
+        result.push_to_hub(ID, model_card_kwargs={"license": ["mit"]})
+    whole(result, tmp_path)
+
+
+def test_pushing_sends_hardly_more_than_the_files(hub):
+    result = warmed(lambda: mlp_pair(hidden=100_000))
+    result.push_to_hub(ID)
+    files = hub.repos[ID].files()
+    weights = sum(len(files[name]) for name in FILES[:2])
+    assert sum(map(len, files.values())) < 1.05 * weights
+    assert hub.received < 1.05 * weights
+
+
+# --- what goes wrong at the Hub
+
+
+def test_a_missing_repository(hub):
+    with pytest.raises(RepositoryNotFoundError):
+        WarmStart.from_pretrained("me/nothing")
+    with pytest.raises(HFValidationError):
+        WarmStart.from_pretrained("not a repo/../id")
+
+
+@pytest.mark.parametrize("name", [*FILES, "samples.safetensors"])
+def test_a_missing_file(hub, name):
+    warmed().push_to_hub(ID)
+    repo = hub.repos[ID]
+    repo.commit({key: value for key, value in repo.files().items() if key != name})
+    with pytest.raises(EntryNotFoundError, match=re.escape(name)):
+        WarmStart.from_pretrained(ID)
+
+
+def test_without_a_token_nothing_is_pushed(hub, result, monkeypatch, tmp_path):
+    with pytest.raises(HfHubHTTPError, match="401"):
+        result.push_to_hub(ID, token="hf_wrong")
+    assert hub.repos == {}
+    whole(result, tmp_path)
+
+
+def test_saved_first_then_pushed(hub, result, tmp_path):
+    with pytest.raises(HfHubHTTPError, match="401"):
+        result.save_pretrained(tmp_path / "init", push_to_hub=True, repo_id=ID, token="hf_wrong")
+    assert same(WarmStart.from_pretrained(tmp_path / "init"), result)
+
+
+def test_a_repository_that_exists_is_pushed_to(hub, result):
+    hub.add(ID, {"notes.txt": b"the user's own"})
+    result.push_to_hub(ID)  # the Hub answers 409 to its creation
+    assert hub.repos[ID].files()["notes.txt"] == b"the user's own"
+    assert same(WarmStart.from_pretrained(ID), result)
+
+
+@pytest.mark.parametrize("kind", [500, "cut"])
+def test_an_upload_that_fails_once_goes_through_by_itself_or_when_repeated(hub, result, kind, tmp_path):
+    hub.faults = [Fault("PUT", "/lfs/", kind)]
+    try:
+        result.push_to_hub(ID)
+    except Exception as error:  # of huggingface_hub 1.0, which does not try again by itself
+        assert "Error while uploading" in str(error)  # noqa: PT017
+        assert "config.json" not in hub.repos[ID].files()
+        whole(result, tmp_path)
+        result.push_to_hub(ID)
+    assert hub.faults == []
+    assert same(WarmStart.from_pretrained(ID), result)
+
+
+FAILURES = [(kind, path) for path in ("/preupload/", "/commit/", "repos/create") for kind in (500, "cut", 409)]
+FAILURES.remove((409, "repos/create"))  # that it exists is no failure
+
+
+@pytest.mark.parametrize(("kind", "path"), FAILURES)
+def test_a_push_that_fails_leaves_all_as_it_was(hub, result, tmp_path, kind, path):
+    warmed().push_to_hub(ID)
+    before = dict(hub.repos[ID].branches)
+    hub.faults = [Fault("POST", path, kind, times=100)]
+    G, D = mlp_pair()
+    kept = Snapshot(G, D)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the transport's own where the connection is cut
+        result.push_to_hub(ID)
+    assert type(caught.value).__module__.split(".")[0] in ("huggingface_hub", "httpx", "httpx2")
+    if kind != "cut":
+        assert str(kind) in str(caught.value)
+    assert hub.repos[ID].branches == before
+    kept.assert_unchanged()
+    whole(result, tmp_path)
+    hub.faults = []
+    result.push_to_hub(ID)
+    assert same(WarmStart.from_pretrained(ID), result)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", [500, "cut"])
+def test_a_download_that_fails_once_is_repeated_or_an_error(hub, lfs, result, kind, name):
+    result.push_to_hub(ID)
+    hub.faults = [Fault("GET", "/lfs/" if lfs and name.endswith("safetensors") else name, kind)]
+    G, D = scrambled(mlp_pair)
+    kept = Snapshot(G, D)
+    try:
+        read = WarmStart.from_pretrained(ID)
+    except Exception as error:
+        assert type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx", "httpx2")  # noqa: PT017
+        kept.assert_unchanged()
+        read = WarmStart.from_pretrained(ID)
+    assert hub.faults == []
+    assert same(read, result)
+
+
+# --- what may lie in a repository
+
+
+def damaged(hub: Hub, change) -> str:
+    """The error that a changed repository gives; the networks it was to be loaded into are as before."""
+    warmed().push_to_hub(ID)
+    repo = hub.repos[ID]
+    repo.commit(change(dict(repo.files())))
+    with pytest.raises(CoopInitError) as caught:
+        WarmStart.from_pretrained(ID)
+    return str(caught.value)
+
+
+def sealed(files: dict[str, bytes], name: str, content: bytes) -> dict[str, bytes]:
+    """The file exchanged by someone who knows how to seal it."""
+    told = json.loads(files["config.json"])
+    told["sha256"][name] = hashlib.sha256(content).hexdigest()
+    return {**files, name: content, "config.json": json.dumps(told).encode()}
+
+
+@pytest.mark.parametrize("name", FILES[:2])
+def test_truncated_weights(hub, name):
+    assert name in damaged(hub, lambda files: {**files, name: files[name][:-7]})
+    message = damaged(hub, lambda files: sealed(files, name, files[name][:-7]))
+    assert "no whole safetensors file" in message
+
+
+def test_corrupted_weights(hub):
+    def flip(files):
+        content = bytearray(files["generator.safetensors"])
+        content[-3] ^= 4
+        return {**files, "generator.safetensors": bytes(content)}
+
+    assert "generator.safetensors is not the file" in damaged(hub, flip)
+
+
+HEADERS = {
+    "10 GB": struct.pack("<Q", 10 * 1024**3) + b"{}",
+    "longer than the file": struct.pack("<Q", 4096) + b"{}",
+    "not JSON": struct.pack("<Q", 4) + b"nope",
+    "offsets outside": struct.pack("<Q", 62) + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8000000000]}}'[:62],
+    "a pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_hostile_safetensors(hub, kind):
+    message = damaged(hub, lambda files: sealed(files, "discriminator.safetensors", HEADERS[kind]))
+    assert "discriminator.safetensors is no whole safetensors file" in message
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_hostile_samples(hub, kind):
+    assert "samples.safetensors" in damaged(hub, lambda files: sealed(files, "samples.safetensors", HEADERS[kind]))
+
+
+def test_samples_that_are_none_cost_only_the_picture(hub, tmp_path):
+    result = warmed()
+    result.push_to_hub(ID)
+    repo = hub.repos[ID]
+    for odd in (
+        {"before": torch.zeros(2, 2, 2, 2, 2)},
+        {"before": torch.full((2, 2), float("nan"))},
+        {"before": torch.zeros(4, 2), "after": torch.zeros(4, 3)},
+        {"anything": torch.zeros(1)},
+        {"before.range": torch.zeros(2)},
+        {"before": torch.zeros(0, 2)},
+    ):
+        content = safetensors.torch.save(odd)
+        repo.commit(sealed(repo.files(), "samples.safetensors", content))
+        read = WarmStart.from_pretrained(ID)
+        assert read.samples == {}
+        read.plot(tmp_path / "curves.png")
+
+
+CONFIGS = {
+    "another library's": b'{"architectures": ["BertModel"], "hidden_size": 768}',
+    "deep": b"[" * 100_000,
+    "a list": b"[1, 2]",
+    "bytes": b"\xff\xfe\x00",
+    "a huge number": b'{"config": 1' + b"0" * 5000 + b"}",
+    "a pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_hostile_json(hub, kind):
+    assert "was not written by coopinit_plugin" in damaged(hub, lambda files: {**files, "config.json": CONFIGS[kind]})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told["history"].update(real=["<b>"] * len(told["history"]["real"])),
+        lambda told: told["summary"].update(seconds=[1]),
+        lambda told: told["origin"].update(data="x"),
+        lambda told: told["origin"].update(low=None),
+        lambda told: told["origin"].update(versions=3),
+        lambda told: told["origin"].pop("batch"),
+        lambda told: told.update(origin=[]),
+        lambda told: told["sha256"].update({"generator.safetensors": 3}),
+        lambda told: told["sha256"].update({"generator.safetensors": None}),
+        lambda told: told["sha256"].pop("discriminator.safetensors"),
+    ],
+)
+def test_wrong_types_in_json(hub, change):
+    def exchange(files):
+        told = json.loads(files["config.json"])
+        change(told)
+        return {**files, "config.json": json.dumps(told).encode()}
+
+    assert "me/init" in damaged(hub, exchange)
+
+
+def test_a_newer_version_is_named(hub):
+    def newer(files):
+        told = json.loads(files["config.json"])
+        told["coopinit_plugin"] = "9.1"
+        told["config"]["entropy"] = 0.5
+        return {**files, "config.json": json.dumps(told).encode()}
+
+    message = damaged(hub, newer)
+    assert "written by coopinit_plugin 9.1" in message
+    assert "pip install -U coopinit_plugin" in message
+    assert "entropy" in message
+
+
+def test_other_files_are_never_touched(hub, result, tmp_path):
+    result.push_to_hub(ID)
+    repo = hub.repos[ID]
+    extra = {
+        "../../evil.txt": b"out",
+        "pytorch_model.bin": b"cos\nsystem\n",
+        "a/../../b": b"out",
+        "modeling.py": b"1/0",
+    }
+    repo.commit({**repo.files(), **extra})
+    hub.log.clear()
+    assert same(WarmStart.from_pretrained(ID), result)
+    fetched = {line.rsplit("/", 1)[-1] for line in hub.log if "/resolve/" in line}
+    assert fetched == set(FILES)
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert not names & {"evil.txt", "b", "pytorch_model.bin", "modeling.py"}
+
+
+def test_a_seal_that_names_other_files_fetches_none_of_them(hub, result, tmp_path):
+    result.push_to_hub(ID)
+    repo = hub.repos[ID]
+    files = dict(repo.files())
+    told = json.loads(files["config.json"])
+    told["sha256"].update({"../../../evil.txt": "0" * 64, "/etc/passwd": "0" * 64})
+    repo.commit({**files, "../../../evil.txt": b"out", "config.json": json.dumps(told).encode()})
+    hub.log.clear()
+    assert same(WarmStart.from_pretrained(ID), result)
+    assert not any("evil" in line or "passwd" in line for line in hub.log)
+
+
+@pytest.mark.parametrize("there", [{"config.json": CONFIGS["another library's"]}, {"model_index.json": b"{}"}])
+def test_a_repository_of_another_library(hub, there):
+    hub.add("org/bert", {**there, "model.safetensors": b"", "README.md": b"# BERT"})
+    with pytest.raises((CoopInitError, EntryNotFoundError), match=r"not written by coopinit_plugin|config\.json"):
+        WarmStart.from_pretrained("org/bert")

@@ -1,0 +1,414 @@
+"""The story beside the weights: samples before and after, the picture, the card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from networks import Z, conv_pair, hooks, images, mlp_pair, short, vectors
+from test_warm_start import bits, result_of
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from coopinit_plugin import CoopInitError, StepReport, WarmStart, warm_start
+from coopinit_plugin.method.stopping import EVERY
+from coopinit_plugin.result import warm_start as result
+from coopinit_plugin.result.thumbnails import fit_for_pictures, pack, preview, unpack, without_real
+
+plt = pytest.importorskip("matplotlib.image")
+
+
+def warmed(pair=mlp_pair, data=vectors, **given):
+    G, D = pair()
+    return warm_start(G, D, data(), config=short(), adapter=hooks(**given), progress=False), G, D
+
+
+# --- samples
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"),
+    [
+        ((5, 3, 8, 8), (5, 3, 8, 8)),
+        ((5, 1, 8, 6), (5, 1, 8, 6)),
+        ((5, 8, 8, 3), (5, 3, 8, 8)),
+        ((5, 4, 8, 8), (5, 3, 8, 8)),
+        ((5, 2, 8, 8), (5, 1, 8, 8)),
+        ((5, 12, 8, 8), (5, 3, 8, 8)),
+        ((5, 3, 256, 512), (5, 3, 128, 128)),
+        ((5, 1, 8, 6, 4), (5, 1, 6, 4)),
+        ((5, 1, 64), (5, 64, 1)),
+        ((5, 64, 3), (5, 64, 3)),
+        ((5, 7), (5, 7)),
+        ((5, 1), (5, 1)),
+        ((5, 2, 2, 2, 2, 2), (5, 32)),
+    ],
+)
+def test_samples_of_every_shape_become_one_of_three_kinds(shape, kept):
+    assert preview(torch.randn(shape)).shape == kept
+
+
+def test_of_a_nest_the_largest_tensor_is_shown():
+    small, large = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 8, 8)
+    assert torch.equal(preview([small, {"x": large}]), large)
+
+
+def test_short_samples_are_kept_exactly_and_long_ones_in_256_levels():
+    points = torch.randn(700, 2)
+    assert torch.equal(unpack(pack(0, real=points), "real"), points[:512])
+    pictures = torch.randn(100, 3, 8, 8)
+    packed = pack(0, real=pictures)
+    assert packed["real"].dtype == torch.uint8
+    read = unpack(packed, "real")
+    assert len(read) == 64
+    assert float((read - pictures[:64]).abs().max()) <= float(pictures[:64].max() - pictures[:64].min()) / 255
+    assert fit_for_pictures(packed)
+    assert without_real(packed) == {}
+    assert unpack(packed, "before") is None
+
+
+@pytest.mark.parametrize("weights", [0, 10**6, 25 * 10**6, 10**9])
+@pytest.mark.parametrize("shape", [(64, 3, 64, 64), (64, 1, 8, 8), (64, 100_000), (600, 2)])
+def test_samples_take_few_bytes(weights, shape):
+    x = torch.randn(shape)
+    packed = pack(weights, real=x, before=x, after=x)
+    size = sum(value.numel() * value.element_size() for value in packed.values())
+    assert size <= min(max(weights / 40, 65536), 4 * 1024**2) + 24
+
+
+def test_a_constant_or_broken_g_is_kept_too():
+    assert torch.equal(unpack(pack(0, before=torch.full((3, 100), 2.0)), "before"), torch.full((3, 100), 2.0))
+    assert fit_for_pictures(pack(0, before=torch.full((3, 2), float("nan"))))
+
+
+def test_before_and_after_come_from_the_same_latents():
+    seen = []
+
+    class Noting(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, z):
+            seen.append(z.detach().clone())
+            return self.inner(z)
+
+    G, D = mlp_pair()
+    made, _, _ = warmed(lambda: (Noting(G), D))
+    fresh = mlp_pair()[0]
+    before, after = unpack(made.samples, "before"), unpack(made.samples, "after")
+    z = seen[-1]  # G's last forward pass is the one for the picture
+    assert torch.allclose(before, fresh(z), atol=1e-6)
+    assert torch.allclose(after, G(z), atol=1e-6)
+    assert not torch.allclose(before, after)
+    assert torch.equal(unpack(made.samples, "real"), vectors()[0])
+
+
+def test_looking_on_changes_no_bit(monkeypatch):
+    """The whole run once more without the witness."""
+    from coopinit_plugin import warmup
+
+    class Blind:
+        def __init__(self, *_):
+            pass
+
+        def origin(self, *_):
+            return None
+
+        def samples(self):
+            return {}
+
+    def pair():
+        G, D = conv_pair()
+        return nn.Sequential(G, nn.Dropout(0.3)), D
+
+    with_witness, *_ = warmed(pair, images)
+    monkeypatch.setattr(warmup, "Witness", Blind)
+    without, *_ = warmed(pair, images)
+    for name in ("generator_state", "discriminator_state"):
+        ours, theirs = getattr(with_witness, name), getattr(without, name)
+        assert {key: bits(value) for key, value in ours.items()} == {key: bits(value) for key, value in theirs.items()}
+    assert [row.gap for row in with_witness.history] == [row.gap for row in without.history]
+
+
+# --- origin
+
+
+def test_the_origin_tells_networks_and_data():
+    data = torch.cat(images())
+    loader = DataLoader(TensorDataset(data), batch_size=16)
+    G, D = conv_pair()
+    made = warm_start(G, D, loader, config=short(), adapter=hooks(real=lambda batch: batch[0]), progress=False)
+    origin = made.origin
+    assert (origin.generator, origin.discriminator) == ("Sequential", "Sequential")
+    assert origin.generator_parameters == sum(p.numel() for p in G.parameters())
+    assert (origin.latent, origin.data, origin.batch, origin.samples) == ([[Z]], [[2, 4, 4]], 16, 128)
+    assert (origin.low, origin.high) == (float(data[:16].min()), float(data[:16].max()))
+    assert origin.first_batch == hashlib.sha256(data[:16].numpy().tobytes()).hexdigest()
+    assert origin.versions["torch"] == torch.__version__
+    assert warmed()[0].origin.samples is None  # a list of batches does not tell
+
+
+def test_nested_data_and_latents_that_are_no_tensors():
+    def pair():
+        G, D = mlp_pair()
+
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = G
+
+            def forward(self, n):
+                x = self.inner(torch.randn(n, Z))
+                return {"a": x[:, :1], "b": x}
+
+        return Two(), D
+
+    made, *_ = warmed(
+        pair,
+        real=lambda batch: {"a": batch[:, :1], "b": batch},
+        latent=lambda n, device, batch: n,
+        score=lambda D, x, z, batch: D(x["b"]),
+    )
+    assert (made.origin.latent, made.origin.data) == ([], [[1], [2]])
+    assert made.samples["before"].shape == (32, 2)
+    assert "something else than tensors" in str(made.generate_model_card())
+
+
+# --- the picture
+
+
+KINDS = {
+    "grey": (40, 1, 8, 8),
+    "colour": (40, 3, 8, 8),
+    "wide": (40, 3, 4, 64),
+    "tall": (40, 1, 64, 2),
+    "one image": (1, 3, 8, 8),
+    "series": (40, 50, 2),
+    "many channels": (40, 50, 12),
+    "one step": (40, 1, 1),
+    "numbers": (40, 1),
+    "points": (40, 2),
+    "vectors": (40, 7),
+    "long vectors": (40, 100),
+    "one vector": (1, 7),
+}
+
+
+@pytest.mark.parametrize("sets", ["real before after", "before after", "after", ""])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_has_a_picture(kind, sets, tmp_path):
+    made = result_of(*mlp_pair())
+    made.samples = pack(0, **{name: torch.randn(KINDS[kind]) for name in sets.split()}) if sets else {}
+    assert made.plot(tmp_path / "new" / "story.png") == tmp_path / "new" / "story.png"
+    picture = plt.imread(tmp_path / "new" / "story.png")
+    assert picture.shape == ((611 if sets else 281), 1000, 4)
+    assert picture[60:].std() > 0.05  # something is drawn below the heading
+
+
+def test_constant_samples_and_strange_curves_are_drawn(tmp_path):
+    made = result_of(*mlp_pair())
+    for shape in KINDS.values():
+        made.samples = pack(0, real=torch.zeros(shape), before=torch.zeros(shape), after=torch.ones(shape))
+        made.plot(tmp_path / "constant.png")
+    for value in (0.0, 1e30, float("nan"), float("inf"), -1.0):
+        made.history = [StepReport(i, value, 0.0, 1.0, value, 2, value, value, 0.1) for i in range(1, 4)]
+        made.plot(tmp_path / "strange.png")
+    made.history, made.summary = [], {}
+    made.plot(tmp_path / "empty.png")
+
+
+def test_the_picture_shows_the_samples_where_they_belong(tmp_path):
+    """Real black, before grey, after white, each in its third of the picture."""
+    made = result_of(*mlp_pair())
+    levels = {"real": 0.0, "before": 0.5, "after": 0.75}
+    made.samples = {name: torch.full((25, 3, 8, 8), level) for name, level in levels.items()}
+    made.samples["real"][0, 0, 0, 0] = 1.0  # so that black is 0 and white is 1
+    made.plot(tmp_path / "story.png")
+    picture = plt.imread(tmp_path / "story.png")[..., :3]
+    for index, level in enumerate(levels.values()):
+        third = picture[150:340, 40 + index * 333 : 250 + index * 333]
+        assert np.isclose(np.median(third), level, atol=0.01)
+
+
+def test_a_picture_is_the_same_every_time_and_in_any_style(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    made, *_ = warmed()
+    made.plot(tmp_path / "a.png")
+    before = matplotlib.get_backend()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "savefig.dpi": 300}):
+        made.plot(tmp_path / "b.png")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert matplotlib.get_backend() == before
+
+
+def test_a_picture_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CoopInitError, match=r"a\.png cannot be written .*Give another path"):
+        result_of(*mlp_pair()).plot(tmp_path / "file" / "a.png")
+
+
+def test_without_matplotlib_all_but_the_picture_is_saved(tmp_path, monkeypatch, caplog):
+    made, *_ = warmed()
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result._say_once.cache_clear()
+    with pytest.raises(CoopInitError, match="pip install matplotlib"):
+        made.plot(tmp_path / "story.png")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "coopinit_plugin"):
+        made.save_pretrained(tmp_path / "a")
+        made.save_pretrained(tmp_path / "b")
+    assert [record.message for record in caplog.records] == [
+        "Saved without a picture. Pictures need matplotlib, which is not installed: pip install matplotlib"
+    ]
+    assert "warm_start.png" not in os.listdir(tmp_path / "a")
+    assert "![" not in (tmp_path / "a" / "README.md").read_text()
+    assert WarmStart.from_pretrained(tmp_path / "a").samples.keys() == made.samples.keys()
+
+
+def test_a_defect_in_the_picture_costs_no_weights(tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(result, "draw", broken)
+    made, *_ = warmed()
+    made.save_pretrained(tmp_path / "init")
+    assert WarmStart.from_pretrained(tmp_path / "init").summary == made.summary
+
+
+def test_a_folder_plots_what_was_plotted(tmp_path):
+    made, *_ = warmed(conv_pair, images)
+    made.save_pretrained(tmp_path / "init")
+    WarmStart.from_pretrained(tmp_path / "init").plot(tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "init" / "warm_start.png").read_bytes()
+
+
+# --- the card
+
+
+def test_the_card_says_what_it_has_to(tmp_path):
+    made, G, _ = warmed(conv_pair, images)
+    made.save_pretrained(tmp_path / "init", repo_id="me/digits")
+    text = (tmp_path / "init" / "README.md").read_text()
+    for piece in (
+        'WarmStart.from_pretrained("me/digits")',
+        "init.load_into(G, D)",
+        f"{sum(p.numel() for p in G.parameters()):,}",
+        "1.weight               3 × 6 × 2 × 2",
+        "G takes `(N, 3)` and gives `(N, 2, 4, 4)`",
+        made.origin.first_batch,
+        f"torch {torch.__version__}",
+        "96, in batches of 32",
+        "seed=0,",
+        "iterations=3,  # not the default",
+        "no impersonation",
+        "Not checked: bias",
+        "![Real samples, G before and after",
+    ):
+        assert piece in text, piece
+    assert not re.search(r"{{|}}|{%|None|\n\n\n", re.sub(r"(noise|max_seconds)=None", "", text))
+    assert str(tmp_path) not in text
+
+
+def test_the_lines_on_the_card_run(tmp_path):
+    made, *_ = warmed(conv_pair, images)
+    made.save_pretrained(tmp_path / "init")
+    lines = re.search(r"```python\n(.*?)```", (tmp_path / "init" / "README.md").read_text(), re.DOTALL)[1]
+    G, D = conv_pair(seed=9)
+    before = os.getcwd()
+    os.chdir(tmp_path)  # the card names the folder as it lies there
+    try:
+        exec(lines, {"G": G, "D": D})
+    finally:
+        os.chdir(before)
+    assert bits(G[1].weight) == bits(made.generator_state["1.weight"])
+
+
+def test_statistics_are_the_cards_metadata(tmp_path):
+    G, D = mlp_pair()
+    made = warm_start(G, D, vectors(size=512), config=short(iterations=2 * EVERY), adapter=hooks(), progress=False)
+    card = ModelCard(str(made.generate_model_card(repo_id="me/points", license="mit", language="en")))
+    found = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
+    first = next(value for name, value in found.items() if "first reading" in name)
+    assert first == pytest.approx(made.summary["distance_first"], rel=1e-3)
+    assert len(found) == 3
+    assert (card.data.license, card.data.language) == ("mit", "en")
+    assert "pipeline_tag" not in card.data.to_dict()  # no images
+
+
+def test_an_edited_card_stays_and_an_unedited_one_follows(tmp_path):
+    first, second = warmed()[0], warmed(lambda: mlp_pair(seed=4))[0]
+    first.save_pretrained(tmp_path / "init")
+    card = tmp_path / "init" / "README.md"
+    old = card.read_text()
+    second.save_pretrained(tmp_path / "init")
+    assert card.read_text() != old
+    card.write_text("# Mine")
+    first.save_pretrained(tmp_path / "init")
+    assert card.read_text() == "# Mine"
+    assert bits(WarmStart.from_pretrained(tmp_path / "init").generator_state["0.weight"]) == bits(
+        first.generator_state["0.weight"]
+    )
+
+
+def test_a_result_without_origin_has_a_card(tmp_path):
+    made = result_of(*mlp_pair())
+    made.save_pretrained(tmp_path / "init")
+    text = (tmp_path / "init" / "README.md").read_text()
+    assert "`a network`" in text
+    assert "{{" not in text
+    assert json.loads((tmp_path / "init" / "config.json").read_text())["origin"] is None
+
+
+def test_the_card_of_a_large_network_stays_short():
+    made = result_of(nn.Sequential(*[nn.Linear(2, 2) for _ in range(200)]), mlp_pair()[1])
+    text = str(made.generate_model_card())
+    assert "and 340 more, in the file" in text
+    assert len(text) < 10_000
+
+
+def test_the_wheel_carries_the_template(tmp_path):
+    pytest.importorskip("hatchling")
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    import zipfile
+
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert {"coopinit_plugin/result/card.md", "coopinit_plugin/py.typed", "coopinit_plugin/__main__.py"} <= set(names)
+    entry = next(name for name in names if name.endswith("entry_points.txt"))
+    assert "coopinit = coopinit_plugin.cli:main" in zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(entry).decode()
+
+
+def test_progress_in_plain_words():
+    report = StepReport(5, 1.0, 0.5, 0.5, 1.0, 2, 0.25, None, 0.1)
+    assert report.in_words == "real leads by 1.00, moved 0.25 σ"
+    report = StepReport(5, 1.0, 1.5, 1.0, 1.0, 2, 0.25, 0.81, 0.1)
+    assert report.in_words == "0.81 σ from data, refined leads by 0.50, moved 0.25 σ"
+    assert "no score gap" in StepReport(5, 1.0, 1.0, 1.0, 1.0, 2, 0.25, 0.81, 0.1).in_words
+
+
+def test_the_bar_says_where_it_stands(capfd):
+    G, D = mlp_pair()
+    warm_start(G, D, vectors(size=512), config=short(iterations=EVERY), adapter=hooks())
+    assert re.search(rf"{EVERY}/{EVERY} .*\d σ from data, .*, moved \d\.\d\d σ", capfd.readouterr().err)
