@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
@@ -30,10 +29,11 @@ from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.distance import SlicedWasserstein
-from coopinit_plugin.method.energy_mode import kept_buffers, kept_modes, likelihood_mode, normalisers, settle
+from coopinit_plugin.method.energy_mode import likelihood_mode, normalisers, settle
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.judges import Samples, judges, scores
+from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.layer_sizes import layer_sizes, restore_sizes
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau, concern
@@ -143,10 +143,11 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         generators = loader_generators(loader)
         batches = Batches(part, run.device, generators)
         loss_named = config.handover not in ("auto", "none")
-        pair = Pair(G, D, look(G, D, batches.peek(), run.device, adapter, loss_named), run.precision)
+        adapter = look(G, D, batches.peek(), run.device, adapter, loss_named)
+        pair = bound(G, D, adapter, run.precision)
         batches.share(run, is_part)
-        logger.info("How G and D are called:\n%s", pair.adapter)
-        for warning in pair.adapter.warnings if run.is_main else ():
+        logger.info("How G and D are called:\n%s", adapter)
+        for warning in adapter.warnings if run.is_main else ():
             logger.warning(warning)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
@@ -157,10 +158,10 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(distance)):
             logger.warning(worry)
         D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
-        pair = dataclasses.replace(pair, precision=nullcontext)
+        pair = bound(G, D, adapter)
         leave = config.handover == "none" or not {*G.parameters()}.isdisjoint(D.parameters())  # G would change with it
         resized = 0 if leave else _restore_sizes(pair, batches, progress.sizes, run)
-        handed_over = hand_over(pair, batches, config.handover, config.r1, run)
+        handed_over = hand_over(pair, batches, *following_loss(config.handover, adapter), config.r1, run)
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         check_weights(G, "G", config)
         check_weights(D, "D", config)
@@ -185,19 +186,19 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
 def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine) -> int:
     """D's layers as large as they were; how many weights that changed."""
     real = judges(pair, batches, run.device)
-    with torch.no_grad(), kept_buffers(pair.G):
+    with torch.no_grad(), kept(buffers(pair.G)):
         fake = [(pair.generate(z), z, batch) for _, z, batch in real]
     alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
 
     def on_own_statistics(pair: Pair, samples: Samples) -> Tensor:
         """Those of each batch, as in the adversarial loop."""
-        with kept_modes(*alone), kept_buffers(*alone):
+        with kept(training(*alone), buffers(*alone)):
             for layer in alone:
                 layer.train()
             return scores(pair, samples)
 
     ways = [scores, on_own_statistics] if alone else [scores]
-    with kept_modes(pair.D):
+    with kept(training(pair.D)):
         likelihood_mode(pair.D)
         resized = restore_sizes(pair.D, sizes, [partial(f, pair, samples) for f in ways for samples in (real, fake)])
     run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own batch

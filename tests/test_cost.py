@@ -16,12 +16,12 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coopinit_plugin import Adapter, WarmStartConfig, warm_start
+from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate
 from coopinit_plugin.method.langevin import langevin
-from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau
 
 
@@ -69,7 +69,7 @@ def test_an_iteration_runs_g_once_and_d_once_a_step_and_twice_for_the_likelihood
     G.register_forward_pre_hook(lambda *_: calls.update(["G"]))
     D.register_forward_pre_hook(lambda *_: calls.update(["D" if torch.is_grad_enabled() else "D without gradient"]))
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
-    step, settings, pair = step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), Pair(G, D, hooks())
+    step, settings, pair = step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), bound(G, D, hooks())
     x = images(1, 8)[0]
     cooperate(pair, x, torch.randn(8, Z), x, step, settings, *adams)  # the first one looks for the first step size, too
     calls.clear()
@@ -171,7 +171,7 @@ def test_an_iteration_holds_no_more_for_its_backward_passes_than_an_adversarial_
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
     cooperative = SavedBytes(G, D)
     with cooperative:
-        cooperate(Pair(G, D, hooks()), x, z, x, step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), *adams)
+        cooperate(bound(G, D, hooks()), x, z, x, step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), *adams)
     assert 0 < cooperative.most <= adversarial.most
     assert cooperative.now == adversarial.now == 0
 
@@ -235,7 +235,7 @@ def test_the_chain_under_spectral_norm_works_out_each_weight_once(monkeypatch):
     likelihood_mode(D)
     G = mlp_pair()[0]
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
-    step, settings, pair = step_size("balanced", 7), Settings(0.06, 0.1, [1.0]), Pair(G, D, hooks())
+    step, settings, pair = step_size("balanced", 7), Settings(0.06, 0.1, [1.0]), bound(G, D, hooks())
     step.size = 1.0
     before = D[0].parametrizations.weight.original.clone()
     cooperate(pair, vectors(1, 8)[0], torch.randn(8, Z), None, step, settings, *adams)

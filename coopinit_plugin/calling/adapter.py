@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.logit_map import LOSSES, Loss
+from coopinit_plugin.method.pair import Pair, release_graphs
+from coopinit_plugin.nests import move
 
 
 @dataclass(frozen=True)
@@ -134,3 +139,78 @@ def _fails(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: T
         return bool(torch.isnan(d_loss(f_real, f_fake)).any())
     except Exception:
         return True
+
+
+def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss | None]:
+    """Which adversarial loss follows: its kind, and D's loss as a function of signed logits, if it has one.
+
+    Args:
+        asked: ``WarmStartConfig.handover``.
+        adapter: Complete; its `d_loss` and whether D ends in a sigmoid decide where "auto" was asked.
+    """
+    if asked != "auto":
+        return asked, LOSSES.get(asked)
+    if adapter.d_loss is not None:
+        own, sign = loss_of_logits(adapter.d_loss), 1.0 if adapter.real_is_high else -1.0
+        return "d_loss", lambda real, fake: own(sign * real, sign * fake)
+    if adapter.ends_in_sigmoid:
+        return "logistic", LOSSES["logistic"]
+    return "unit", None
+
+
+def bound(
+    G: nn.Module,
+    D: nn.Module,
+    adapter: Adapter,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Pair:
+    """G and D as the method calls them.
+
+    Args:
+        G: The generator, plain.
+        D: The discriminator, plain.
+        adapter: Complete, as :func:`coopinit_plugin.inspect` gives it.
+        precision: The context in which both are run, e.g. autocast; what comes out is in single precision.
+
+    Raises:
+        CoopInitError: if a hook is missing.
+    """
+    hooks = {name: getattr(adapter, name) for name in ("real", "latent", "generate", "score")}
+    if missing := [name for name, hook in hooks.items() if hook is None]:
+        raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
+    real, latent, generate, score = hooks.values()
+    sign = 1 if adapter.real_is_high else -1
+    works_in_place: bool | None = None  # whether D's first layer changes its input, which D's first pass shows
+
+    def generated(z: Any) -> Any:
+        release_graphs(G)
+        with precision():
+            made = generate(G, fresh(z))
+        return move(made, None)
+
+    def logits(x: Any, z: Any, batch: Any) -> Tensor:
+        nonlocal works_in_place
+        if works_in_place is not False:
+            x = tree_map(torch.clone, x)
+        with precision():
+            f: Tensor = move(score(D, x, fresh(z), batch), None)
+        if works_in_place is None:
+            works_in_place = any(leaf._version for leaf in tree_leaves(x))
+        return f if sign > 0 else -f
+
+    after_d_step, mask = adapter.after_d_step, adapter.mask
+    return Pair(
+        G,
+        D,
+        real=lambda batch: move(real(batch), None),
+        latent=lambda n, device, batch: move(latent(n, device, batch), device),
+        generate=generated,
+        logits=logits,
+        after_d_step=lambda: None if after_d_step is None else after_d_step(D),
+        mask=mask if callable(mask) else lambda x: mask,
+    )
+
+
+def fresh(z: Any) -> Any:
+    """The same tensors in new containers, for networks that change the container they are given."""
+    return z if isinstance(z, Tensor) else tree_map(lambda leaf: leaf, z)

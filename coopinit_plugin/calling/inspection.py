@@ -13,18 +13,20 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from coopinit_plugin.calling.adapter import Adapter, infer_sign
+from coopinit_plugin.calling.adapter import Adapter, fresh, infer_sign
 from coopinit_plugin.calling.conditions import arguments, conditions_of
 from coopinit_plugin.calling.data import Row, check, given_data, match, mismatch, ranges, refuse_no_data
-from coopinit_plugin.calling.latents import Guess, entered, first_layer, guesses, refuse_translation, unknown_latent
+from coopinit_plugin.calling.latents import Guess, first_layer, guesses, refuse_translation, unknown_latent
 from coopinit_plugin.calling.scoring import Scoring
 from coopinit_plugin.calling.traits import traits
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.networks import copies, device_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness
-from coopinit_plugin.method.energy_mode import kept_buffers, kept_modes, likelihood_mode
-from coopinit_plugin.method.pair import Pair, fresh, per_sample, release_graphs
+from coopinit_plugin.method.energy_mode import likelihood_mode
+from coopinit_plugin.method.kept import buffers, kept, training
+from coopinit_plugin.method.pair import detached, per_sample, release_graphs
+from coopinit_plugin.method.recorder import recorded
 from coopinit_plugin.nests import batch_size, could_be_data, describe, first_line, move, parts
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
@@ -72,7 +74,7 @@ def look(
 
     Where the user has named the loss that follows, D is high on real as that loss has it, and no warning asks for it.
     """
-    with kept_buffers(G, D), kept_modes(G, D):
+    with kept(buffers(G, D), training(G, D)):
         G.train()
         likelihood_mode(D)
         return _Look(G, D, batch, device, given, loss_named).complete()
@@ -155,12 +157,12 @@ class _Look:
             if works and guess.source is None:
                 break
             z = guess.latent(self.n, self.device, self.batch)
-            order: list[tuple[str, nn.Module]] = []
             try:
-                with entered(self.G, order):
+                with recorded(self.G) as record:
                     out = self._run(self.given.generate or guess.generate, z)
             except Exception as error:
                 tried.append(f"  G({describe(z)}): {first_line(error)}")
+                order = [(call.name, call.module) for call in record.begun]
                 ran = first_layer(order[1:]) or (first_layer(order[-1][1].named_modules()) if order else None)
                 if ran is not None and first is not None and ran[0] is not first[0]:  # it was not registered first
                     first = ran
@@ -235,7 +237,7 @@ class _Look:
                 f"adapter=coopinit_plugin.Adapter(generate=lambda G, z: G(z{more}))"
             )
         release_graphs(self.G)
-        return Pair.detached(fake)
+        return detached(fake)
 
     def _fits(self, out: Any, source: tuple[Any, ...] | None) -> bool:
         """Whether some part of G's output has the shape of some part of the data."""

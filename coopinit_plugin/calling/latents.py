@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,20 +132,6 @@ def first_layer(children: Iterable[tuple[str, nn.Module]]) -> tuple[nn.Module, i
         if isinstance(weight, Tensor) and weight.ndim == 2:
             return child, int(weight.shape[1]), label
     return None
-
-
-@contextmanager
-def entered(module: nn.Module, order: list[tuple[str, nn.Module]]) -> Iterator[None]:
-    """Record the submodules in the order in which they are called, also where the call fails."""
-    handles = [
-        child.register_forward_pre_hook(lambda m, _, name=name: order.append((name, m)))
-        for name, child in module.named_modules()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def is_count(value: Any) -> bool:

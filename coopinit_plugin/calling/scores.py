@@ -14,6 +14,7 @@ from coopinit_plugin.calling.conditions import CONDITIONS, arguments
 from coopinit_plugin.calling.latents import first_layer
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import unwrap
+from coopinit_plugin.method import recorder
 from coopinit_plugin.method.pair import per_sample
 from coopinit_plugin.nests import describe
 
@@ -217,7 +218,7 @@ class Sigmoids(TorchFunctionMode):
 
 
 def logit_score(
-    call: Call, f: Tensor, seen: list[tuple[str, nn.Module, Any, Any]], sigmoids: Sigmoids
+    call: Call, f: Tensor, seen: list[recorder.Call], sigmoids: Sigmoids
 ) -> tuple[Callable[..., Tensor], str] | None:
     """The score before D's final sigmoid, (score, how); ``None`` where none is seen.
 
@@ -234,8 +235,8 @@ def logit_score(
     if sigmoids.taken[index].numel() < f.numel() or sigmoids.taken[index].numel() % f.numel():
         return None
     tail = f.shape[1:] if f.ndim and f.numel() == sigmoids.taken[index].numel() else None
-    ours = [name for name, m, _, out in seen if isinstance(m, nn.Sigmoid) and out.grad_fn is node]
-    if ours and [name for name, *_ in seen].count(ours[0]) == 1:
+    ours = [call.name for call in seen if isinstance(call.module, nn.Sigmoid) and call.output.grad_fn is node]
+    if ours and [call.name for call in seen].count(ours[0]) == 1:
         return _before_module(call, ours[0], tail), f"the logit before its final sigmoid, {ours[0]}"
     from_end = len(sigmoids.nodes) - index
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.adapter import Adapter, fresh
 from coopinit_plugin.calling.conditions import arguments, conditions_of
-from coopinit_plugin.calling.latents import Guess, entered
+from coopinit_plugin.calling.latents import Guess
 from coopinit_plugin.calling.scores import (
     Call,
     Sigmoids,
@@ -23,7 +23,7 @@ from coopinit_plugin.calling.scores import (
     refused_input,
 )
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.pair import executed, fresh
+from coopinit_plugin.method.recorder import recorded
 from coopinit_plugin.nests import Part, describe, first_line
 
 
@@ -59,14 +59,12 @@ class Scoring:
         if self.given.score is not None:
             return self._given_score(self.given.score, x, guess)
         call = self._call(x, guess, keys)
-        seen: list[tuple[str, nn.Module, Any, Any]] = []
-        order: list[tuple[str, nn.Module]] = []
         sigmoids = Sigmoids()
         try:
-            with executed(self.D, seen), entered(self.D, order), sigmoids:
+            with recorded(self.D) as record, sigmoids:
                 out = call(self.D, fresh(x), None, self.batch)
         except Exception as error:
-            why, line = refused_input(self.D, x, self.n, error, order)
+            why, line = refused_input(self.D, x, self.n, error, [(call.name, call.module) for call in record.begun])
             raise CoopInitError(
                 f"D ({type(self.D).__name__}) does not take the data {describe(x)}: {first_line(error)}\n{why}"
                 f"Show how your loop calls it, e.g. adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: {line}"
@@ -75,7 +73,7 @@ class Scoring:
         pick, how = pick_score(out, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], unit)
         f = pick(out)
         self._finite(f)
-        logit = logit_score(call, f, seen, sigmoids)
+        logit = logit_score(call, f, record.ended, sigmoids)
         if logit is not None:
             self._row("D's score", describe(f), f"{how}; {logit[1]}")
             return logit[0], True
@@ -115,10 +113,9 @@ class Scoring:
 
     def _given_score(self, score: Callable[..., Tensor], x: Any, guess: Guess) -> tuple[Callable[..., Tensor], bool]:
         z = guess.latent(self.n, self.device, self.batch)
-        seen: list[tuple[str, nn.Module, Any, Any]] = []
         sigmoids = Sigmoids()
         try:
-            with executed(self.D, seen), sigmoids:
+            with recorded(self.D) as record, sigmoids:
                 f = score(self.D, fresh(x), fresh(z), self.batch)
         except Exception as error:
             raise CoopInitError(
@@ -133,7 +130,7 @@ class Scoring:
         self._finite(f)
         if f.ndim == 2:  # heads or classes, averaged as if they were positions
             one_number(f, self.n, [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)], "D(x)")
-        logit = logit_score(score, f, seen, sigmoids)
+        logit = logit_score(score, f, record.ended, sigmoids)
         self._row("D's score", describe(f), "given (score)" + (f"; {logit[1]}" if logit else ""))
         return (logit[0], True) if logit else (score, False)
 

@@ -7,12 +7,13 @@ evaluation mode, on running statistics that a training-mode pass over each real 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from coopinit_plugin.method.kept import attributes, buffers, kept, training
 
 POWER_ITERATIONS = 15  # as torch's own parametrization runs when it is made
 
@@ -56,19 +57,13 @@ def refresh_statistics(
     layers = normalisers(discriminator)
     if not layers:
         return
-    momenta = [layer.momentum for layer in layers]
-    try:
+    with kept(attributes(layers, "training"), attributes(layers, "momentum")), torch.no_grad():
         for layer in layers:
             layer.train()
             layer.momentum = 1.0 if afresh else layer.momentum
-        with torch.no_grad():
-            forward()
-            if average is not None:
-                average(running_statistics(discriminator))
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.eval()
-            layer.momentum = momentum
+        forward()
+        if average is not None:
+            average(running_statistics(discriminator))
 
 
 def settle(
@@ -91,52 +86,9 @@ def settle(
     statistics = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
     others = [buffer for buffer in discriminator.buffers() if id(buffer) not in statistics]
     before = [buffer.clone() for buffer in others]
-    with torch.no_grad(), kept_modes(discriminator), kept_buffers(*layers):
+    with torch.no_grad(), kept(training(discriminator), buffers(*layers)):
         discriminator.train()
         forward()
         if any(not torch.equal(new, old) for new, old in zip(others, before, strict=True)):
             for _ in range(POWER_ITERATIONS - 1):
                 forward()
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient to the parameters inside; each one's flag as before outside."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def kept_buffers(*modules: nn.Module) -> Iterator[None]:
-    """Put every buffer back at the end, the same tensor with the same value."""
-    saved = [(owner, name, value, value.detach().clone()) for owner, name, value in _buffers(modules)]
-    try:
-        yield
-    finally:
-        for owner, name, tensor, value in saved:
-            owner._buffers[name] = tensor.detach_().copy_(value)
-
-
-@contextmanager
-def kept_modes(*modules: nn.Module) -> Iterator[None]:
-    """Put every submodule's ``training`` flag back at the end."""
-    saved = [(child, child.training) for module in modules for child in module.modules()]
-    try:
-        yield
-    finally:
-        for child, training in saved:
-            child.training = training
-
-
-def _buffers(modules: tuple[nn.Module, ...]) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    for module in modules:
-        for child in module.modules():
-            for name, value in child._buffers.items():
-                if value is not None:
-                    yield child, name, value

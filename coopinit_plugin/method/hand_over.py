@@ -11,10 +11,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.engine import Engine
-from coopinit_plugin.method.energy_mode import frozen, kept_buffers, kept_modes, likelihood_mode
+from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.judges import judges, scores
+from coopinit_plugin.method.kept import buffers, frozen, kept, training
 from coopinit_plugin.method.langevin import input_gradient
-from coopinit_plugin.method.logit_map import Affine, critic_scale, following_loss, line_search, unit_scale
+from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
 from coopinit_plugin.method.output_layers import find_heads
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.result.step_report import check_data
@@ -31,13 +32,14 @@ UNKNOWN = (
 POSITIONS = 8  # of each sample's patch map or time series of scores
 
 
-def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) -> dict[str, Any]:
+def hand_over(pair: Pair, batches: Batches, kind: str, loss: Loss | None, r1: float, run: Engine) -> dict[str, Any]:
     """Scale and shift D's last layer so that the user's D loss is smallest.
 
     Args:
         pair: G and D after the warm-up; D's last layer changes.
         batches: Real samples.
-        asked: ``WarmStartConfig.handover``.
+        kind: The adversarial loss that follows, ``"none"`` or ``"unit"``.
+        loss: D's loss ``(f_real, f_fake) -> loss`` on logits, if the kind has one.
         r1: ``WarmStartConfig.r1``.
         run: The engine.
 
@@ -47,22 +49,21 @@ def hand_over(pair: Pair, batches: Batches, asked: str, r1: float, run: Engine) 
     samples = judges(pair, batches, run.device)
     x, z, batch = samples[-1]
     real, fake = _scores(pair, batches, run)
-    kind, loss = following_loss(asked, pair.adapter)
     affine, moved = Affine(1.0, 0.0), ""
     if kind != "none":
-        with kept_modes(pair.D):
+        with kept(training(pair.D)):
             likelihood_mode(pair.D)
             heads = find_heads(pair.D, lambda: scores(pair, samples))
         heads = heads.without(pair.G.parameters())
         scalable, shiftable = bool(heads.scaled), heads.shifted is not None
         moved = " and ".join(["scale"] * scalable + ["shift"] * shiftable)
-        if kind == "unit":
+        if kind == "wasserstein":
+            norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
+            affine = critic_scale(real, fake, run.gather(norms).flatten().cpu().double())
+        elif loss is None:
             if run.is_main:
                 logger.warning(UNKNOWN)
             affine = unit_scale(real, fake)
-        elif kind == "wasserstein":
-            norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
-            affine = critic_scale(real, fake, run.gather(norms).flatten().cpu().double())
         else:
             penalty = 0.0
             if r1 and scalable:
@@ -96,7 +97,7 @@ def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
     """
     real: list[Tensor] = []
     fake: list[Tensor] = []
-    with torch.no_grad(), kept_modes(pair.D), kept_buffers(pair.G, pair.D):
+    with torch.no_grad(), kept(training(pair.D), buffers(pair.G, pair.D)):
         pair.D.train()
         found = 0
         while found < FEWEST or (found < SAMPLES and len(real) < BATCHES):
@@ -120,7 +121,7 @@ def _spread_out(f: Tensor) -> Tensor:
 
 def _between(pair: Pair, x: Any, z: Any) -> Any:
     """Samples half-way between real and generated ones, where a critic's gradient penalty looks."""
-    with torch.no_grad(), kept_buffers(pair.G):
+    with torch.no_grad(), kept(buffers(pair.G)):
         fake = pair.generate(z)
     real, nest = tree_flatten(x)
     return tree_unflatten([(a + b) / 2 for a, b in zip(real, tree_leaves(fake), strict=True)], nest)
@@ -130,7 +131,7 @@ def _gradient_norms(pair: Pair, samples: Any, z: Any, batch: Any) -> Tensor:
     """‖∇f‖ of each sample; of a patch map, that of the sum of its positions, as penalties on gradients are written."""
     leaves, nest = tree_flatten(samples)
     inputs = [leaf.detach().requires_grad_() for leaf in leaves]
-    with kept_modes(pair.D), frozen(pair.D):
+    with kept(training(pair.D), frozen(pair.D)):
         likelihood_mode(pair.D)
         gradients, _ = input_gradient(lambda moved: pair.logits(moved, z, batch), inputs, nest)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.method.balance import BalancedStep
-from coopinit_plugin.method.energy_mode import frozen, refresh_statistics, running_statistics
+from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
+from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, gradient_rms, langevin
-from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.pair import Pair, detached
 
 Average = Callable[[list[Tensor]], None]
 
@@ -79,7 +80,7 @@ def cooperate(
     def f(samples: Any) -> Tensor:
         return pair.score(samples, z, batch)
 
-    with frozen(pair.D), cached():  # frozen weights are worked out once, not in every step
+    with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
         if step.size is None:
             square = gradient_rms(f, g, settings.scale).square()
             if settings.average is not None:
@@ -124,7 +125,7 @@ def cooperate(
     refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
     found = [real_mean, real_variance, refined_mean, refined_variance, teaching.detach()]
     found.append(wanted if wanted is not None else torch.zeros_like(real_mean))
-    return Outcome(pair.detached(g), torch.stack([value.float() for value in found]))
+    return Outcome(detached(g), torch.stack([value.float() for value in found]))
 
 
 def _taken_gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:

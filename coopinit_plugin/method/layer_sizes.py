@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from coopinit_plugin.method.output_layers import own_parameters
-from coopinit_plugin.method.pair import executed
+from coopinit_plugin.method.recorder import recorded
 
 ALIKE = 0.1  # of the logits' standard deviation: what they may move; rounding takes a millionth
 ROUNDING = 1e-5  # of the largest logit: less does not tell one sample from another
@@ -50,11 +50,11 @@ def restore_sizes(D: nn.Module, sizes: list[float], logits: Sequence[Callable[[]
         The number of weights that were changed.
     """
     wanted = dict(zip(map(id, _weights(D)), sizes, strict=True))
-    seen: list[tuple[str, nn.Module, object, object]] = []
-    with executed(D, seen):
+    with recorded(D) as record:
         before = [logits[0]()]
-    called = [module for name, module, _, _ in seen if not _inside(name)]
-    seen.clear()  # what went through D need not be held any longer
+    called = [call.module for call in record.ended if call.name and not _inside(call.name)]
+    record.ended.clear()
+    record.begun.clear()  # what went through D need not be held any longer
     before += [f() for f in logits[1:]]
     if any(_std(base) <= ROUNDING * float(base.abs().max()) for base in before):
         return 0  # they are all the same, and would be so whatever was done to the layers

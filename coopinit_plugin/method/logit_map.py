@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from coopinit_plugin.calling.adapter import Adapter, loss_of_logits
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 WIDEST_STD = 12.0  # with Sigmoid and BCELoss in fp32 the gradient on a generated sample is 0 from logit 17 on
@@ -105,27 +103,6 @@ def critic_scale(real: Tensor, fake: Tensor, gradient_norms: Tensor, penalty: fl
     gap = max(float(real.mean() - fake.mean()), 0.0)
     squared = max(float(gradient_norms.square().mean()), 1e-24)
     return Affine((gap + 2 * penalty * float(gradient_norms.mean())) / (2 * penalty * squared), -_middle(real, fake))
-
-
-def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss]:
-    """Which adversarial loss follows: its kind, and D's loss as a function of signed logits.
-
-    Args:
-        asked: ``WarmStartConfig.handover``.
-        adapter: Complete; its `d_loss` and whether D ends in a sigmoid decide where "auto" was asked.
-    """
-    if asked != "auto":
-        return asked, LOSSES.get(asked, _none)
-    if adapter.d_loss is not None:
-        own, sign = loss_of_logits(adapter.d_loss), 1.0 if adapter.real_is_high else -1.0
-        return "d_loss", lambda real, fake: own(sign * real, sign * fake)
-    if adapter.ends_in_sigmoid:
-        return "logistic", LOSSES["logistic"]
-    return "unit", _none
-
-
-def _none(real: Tensor, fake: Tensor) -> Tensor:
-    raise AssertionError("this kind of hand-over is not a line search")
 
 
 def _unbounded(loss: Loss, best: Affine, real: Tensor, fake: Tensor) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from coopinit_plugin.method.kept import kept, values
 from coopinit_plugin.method.logit_map import Affine
-from coopinit_plugin.method.pair import executed
+from coopinit_plugin.method.recorder import recorded
 
 DEEPEST = 16  # layers looked at, from the last one back
 
@@ -56,22 +57,17 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
         D: The discriminator; its parameters are as before at the end.
         f: The logits of a fixed batch, ``(N,)``.
     """
-    seen: list[tuple[str, nn.Module, object, object]] = []
-    with executed(D, seen):
+    with recorded(D) as record:
         base = f()
-    last_first = [D, *(module for _, module, _, _ in reversed(seen))]
+    last_first = [D, *(module for module in reversed([call.module for call in record.ended]))]
     last_first += reversed([*D.modules()])  # those run by their `forward`, which no hook sees
     layers = [module for module in dict.fromkeys(last_first) if own_parameters(module)][:DEEPEST]
 
     def scaled(parameters: list[nn.Parameter], factor: float) -> Tensor:
-        values = [parameter.clone() for parameter in parameters]
-        try:
+        with kept(values(parameters)):
             for parameter in parameters:
                 parameter.mul_(factor)
             return f()
-        finally:
-            for parameter, value in zip(parameters, values, strict=True):
-                parameter.copy_(value)
 
     heads: list[nn.Parameter] = []
     complete = False

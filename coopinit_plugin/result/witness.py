@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.host.randomness import borrowed_randomness
-from coopinit_plugin.method.energy_mode import kept_buffers, kept_modes
-from coopinit_plugin.method.pair import Pair, fresh
+from coopinit_plugin.method.kept import buffers, kept, training
+from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.result.provenance import Origin
 from coopinit_plugin.result.thumbnails import Samples, pack, preview
 
@@ -75,10 +75,9 @@ class Witness:
 
     def _generated(self) -> Tensor:
         """G's samples in the mode in which the user's loop will see them; with a graph, for G's that need one."""
-        assert self._pair.adapter.generate is not None
-        with borrowed_randomness(self._seed), kept_buffers(self._pair.G), kept_modes(self._pair.G):
+        with borrowed_randomness(self._seed), kept(buffers(self._pair.G), training(self._pair.G)):
             self._pair.G.train()
-            return preview(self._pair.adapter.generate(self._pair.G, fresh(self._z)))
+            return preview(self._pair.generate(self._z))
 
 
 def _digest(leaves: list[Tensor]) -> str:

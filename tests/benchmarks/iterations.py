@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn.functional import mse_loss, softplus
 
 from coopinit_plugin import Adapter
+from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings, cooperate
-from coopinit_plugin.method.pair import Pair
 from examples.study import cost
 from tests.benchmarks.networks import Case
 
@@ -61,7 +61,7 @@ class Library(Contender):
 
     def __init__(self, case: Case, steps: int) -> None:
         super().__init__(case, steps)
-        self.pair = Pair(self.G, self.D, look(self.G, self.D, self.x, self.x.device, Adapter()))
+        self.pair = bound(self.G, self.D, look(self.G, self.D, self.x, self.x.device, Adapter()))
         self.G.train()
         likelihood_mode(self.D)
         lay_out(self.D, lambda: self.pair.score(self.x, self.z, self.x), self.x)

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 import coopinit_plugin
 from coopinit_plugin import Adapter, WarmStart, WarmStartConfig, infer_sign
+from coopinit_plugin.calling.adapter import fresh
 from coopinit_plugin.host.networks import unwrap
-from coopinit_plugin.method.pair import fresh, per_sample
+from coopinit_plugin.method.pair import per_sample
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from zoo import ZOO

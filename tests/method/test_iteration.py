@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from coopinit_plugin import WarmStartConfig, loop, warm_start
+from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate
-from coopinit_plugin.method.pair import Pair
 
 ITERATIONS = 25
 PLAIN = Settings(0.06, 0.1, [1.0])
@@ -148,7 +148,7 @@ def test_an_iteration_is_the_textbooks(case):
         mask=None if masks is None else masks[0],
         after_d_step=None if clip is None else clip_weights,
     )
-    pair = Pair(ours_g, ours_d, adapter)
+    pair = bound(ours_g, ours_d, adapter)
     ours_g.train()
     likelihood_mode(ours_d)
     step = step_size(special.get("fixed", "balanced"), steps)
@@ -282,7 +282,7 @@ def test_the_chain_sees_d_frozen_and_gives_the_flags_back():
     likelihood_mode(D)
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(p for p in D.parameters() if p.requires_grad)
     x = vectors(size=8)[0]
-    cooperate(Pair(G, D, adapter), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
+    cooperate(bound(G, D, adapter), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
     assert seen[:3] == [[False] * 4] * 3  # first step size, two steps
     assert seen[3:] == [flags] * 2  # refined and real in the likelihood
     assert [p.requires_grad for p in D.parameters()] == flags
@@ -295,7 +295,7 @@ def test_g_is_called_once_an_iteration_so_that_its_noise_is_the_same_in_chain_an
     likelihood_mode(D)
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
     x = vectors(size=8)[0]
-    cooperate(Pair(G, D, hooks()), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
+    cooperate(bound(G, D, hooks()), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
     assert calls == [1]
 
 
@@ -312,7 +312,7 @@ def test_what_the_teaching_leaves_on_a_d_that_g_calls_is_no_part_of_ds_own_gradi
 
         torch.manual_seed(1)
         adams = torch.optim.Adam(G.parameters()), torch.optim.SGD(D.parameters(), 0.1)
-        pair = Pair(G, D, hooks(generate=generate))
+        pair = bound(G, D, hooks(generate=generate))
         cooperate(pair, x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
         return [parameter.detach() for parameter in D.parameters()]
 

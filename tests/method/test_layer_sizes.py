@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
-from coopinit_plugin.method.energy_mode import kept_buffers, kept_modes
+from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.layer_sizes import ALIKE, layer_sizes, restore_sizes
 
 INPUTS, WIDTH = 6, 8
@@ -255,7 +255,7 @@ def test_with_batch_norm_the_logits_on_the_batchs_own_statistics_count_too():
         D[1].running_var.mul_(1e-2)
 
     def on_own_statistics() -> torch.Tensor:
-        with kept_modes(D[1]), kept_buffers(D[1]):
+        with kept(training(D[1]), buffers(D[1])):
             D[1].train()
             return logits(D)
 
@@ -276,7 +276,7 @@ def test_under_batch_norm_a_layer_goes_as_far_as_epsilon_lets_it():
     big = layer_sizes(D)[0]
 
     def on(samples: torch.Tensor) -> torch.Tensor:
-        with kept_modes(D[1]), kept_buffers(D[1]):
+        with kept(training(D[1]), buffers(D[1])):
             D[1].train()
             return D(samples).flatten()
 

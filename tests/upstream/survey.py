@@ -21,9 +21,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import coopinit_plugin
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig
+from coopinit_plugin.calling.adapter import fresh
 from coopinit_plugin.host.networks import copies
 from coopinit_plugin.method import hand_over as fitting
-from coopinit_plugin.method.pair import fresh, per_sample
+from coopinit_plugin.method.pair import per_sample
 from tests.upstream import famous, images, sequences, sets, translation
 from tests.upstream.entry import Upstream
 
