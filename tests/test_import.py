@@ -96,7 +96,7 @@ def test_the_settings_and_reports_are_frozen_dataclasses():
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_the_arithmetic_knows_tensors_and_callables_only(name):
     files = reached(name) | {name}
-    assert not files & {"engine", "warmup", "result", "inspection", "borrowed", "fitting"}
+    assert not files & {"engine", "warmup", "result", "inspection", "networks"}
     for file in files:
         roots = {module.split(".")[0] for module in imports_of(file)}
         assert not roots & set(HEAVY), file
