@@ -1,4 +1,22 @@
-"""Warm starts for GANs: a short cooperative maximum-likelihood warm-up, in two lines, for the code you have."""
+"""Warm starts for GANs: a short cooperative maximum-likelihood warm-up, in two lines, for the code you have.
+
+    import coopinit_plugin
+
+    result = coopinit_plugin.warm_start(G, D, loader, handover="logistic")  # or "hinge", "least_squares", ...
+    result.save_pretrained("init/")
+    # ... your adversarial loop, unchanged
+
+warm_start             the warm-up; G and D have their new weights when it returns
+WarmStart              what it returns: weights, summary, history; saved, loaded, plotted, shared on the Hub
+WarmStartConfig        its settings; the default needs no number
+StepReport             the statistics of one iteration, as a callback gets them
+inspect                how G and D are called, as a table; changes nothing
+Adapter                how G and D are called, where it has to be said
+infer_sign             whether D is high on real samples, asked of your own loss
+presets                ready adapters for well-known codebases
+SlicedWasserstein      the distance between samples and data that the warm-up stops by
+CoopInitError          the one error: what was given, what was expected, what to try next
+"""
 
 from coopinit_plugin._version import __version__ as __version__
 from coopinit_plugin.calling import presets
@@ -6,6 +24,7 @@ from coopinit_plugin.calling.adapter import Adapter, infer_sign
 from coopinit_plugin.calling.inspection import inspect
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.warmup import warm_start
@@ -13,6 +32,7 @@ from coopinit_plugin.warmup import warm_start
 __all__ = [
     "Adapter",
     "CoopInitError",
+    "SlicedWasserstein",
     "StepReport",
     "WarmStart",
     "WarmStartConfig",

@@ -10,6 +10,13 @@ from typing import Any, Literal, NamedTuple
 from coopinit_plugin.errors import CoopInitError
 
 HANDOVERS = ("auto", "none", "logistic", "hinge", "least_squares", "wasserstein", "relativistic")
+ALSO_CALLED = {  # the words that people type for these losses, in lower case, with "_" for "-" and blanks
+    "logistic": ("bce", "bce_with_logits", "bcewithlogits", "ns", "non_saturating", "nonsaturating", "softplus"),
+    "hinge": ("hinge_loss", "geometric"),
+    "least_squares": ("ls", "lsgan", "mse", "l2"),
+    "wasserstein": ("w", "wgan", "wgan_gp", "wgangp", "wasserstein_gp"),
+    "relativistic": ("rgan", "rsgan", "rpgan", "ragan", "r3gan"),
+}
 
 
 class Rule(NamedTuple):
@@ -47,7 +54,7 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    "iterations": Rule(int, least=1, instead=("auto",)),
+    "iterations": Rule(int, least=0, instead=("auto",)),
     "max_iterations": Rule(int, least=1),
     "max_seconds": Rule(float, above=True, instead=(None,)),
     "langevin_steps": Rule(int, least=1, instead=("auto",)),
@@ -70,7 +77,8 @@ class WarmStartConfig:
 
     Args:
         iterations: Cooperative iterations, or ``"auto"``: stop when the sliced Wasserstein distance between generated
-            and real samples is down to 0.25 σ, or no longer falls.
+            and real samples is down to 0.25 σ, or no longer falls. 0: the hand-over alone, in seconds: nothing moves
+            but scale and shift of D's output. With a gradient penalty that often gives most of the gain.
         max_iterations: The most that ``"auto"`` may take.
         max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over takes the time
             of some more iterations after that. ``None``: no such bound.
@@ -88,9 +96,10 @@ class WarmStartConfig:
             at each one, so that 0.9 looks back about ten. 0: the weights that the last iteration left.
         energy_l2: Weight of mean f(x)² + mean f(x̃)² in D's loss; it ties down offset and scale of the energy.
         handover: The adversarial loss that follows, to which D's logits are fitted by one scale and one shift:
-            ``"logistic"`` (also called non-saturating, softplus, BCE), ``"hinge"``, ``"least_squares"``,
-            ``"wasserstein"`` (gradient penalty), ``"relativistic"``. ``"auto"`` takes the adapter's `d_loss`, else
-            logistic if D ends in a sigmoid, else unit scale. ``"none"`` leaves D as the warm-up made it.
+            ``"logistic"`` (also called non-saturating, softplus, BCE), ``"hinge"``, ``"least_squares"`` (LSGAN, MSE),
+            ``"wasserstein"`` (WGAN-GP), ``"relativistic"``; the other names are understood, too. ``"auto"`` takes the
+            adapter's `d_loss`, else logistic if D ends in a sigmoid, else unit scale. ``"none"`` leaves D as the
+            warm-up made it.
         r1: γ of the R1 penalty γ/2·E‖∇f(x)‖² that your loss puts on real samples (10 in StyleGAN2); 0 if there is
             none. Logits as steep as the loss alone asks for would be flattened by it at once.
         seed: Seeds every random generator during the warm-up; their states are put back after it.
@@ -136,8 +145,10 @@ class WarmStartConfig:
             self._refuse("betas", "two numbers, as Adam takes them, e.g. (0.5, 0.999)")
         if not all(Rule(float).allows(beta) and beta < 1 for beta in self.betas):
             self._refuse("betas", "two numbers in [0, 1), e.g. (0.5, 0.999)")
+        object.__setattr__(self, "handover", _usual_name(self.handover))
         if self.handover not in HANDOVERS:
-            near = _near(str(self.handover), HANDOVERS)
+            known = [*HANDOVERS, *(name for names in ALSO_CALLED.values() for name in names)]
+            near = _near(str(self.handover), known)
             self._refuse(
                 "handover",
                 f"one of {', '.join(map(repr, HANDOVERS))}{near and '; ' + near[0].lower() + near[1:]}. For a loss of "
@@ -159,6 +170,12 @@ class WarmStartConfig:
     def _refuse(self, name: str, expected: str) -> None:
         value = getattr(self, name)
         raise CoopInitError(f"WarmStartConfig: {name}={value!r} was given, but {name} must be {expected}.")
+
+
+def _usual_name(handover: Any) -> Any:
+    """The word of ours for a loss that the user calls otherwise."""
+    typed = str(handover).lower().replace("-", "_").replace(" ", "_")
+    return next((ours for ours, names in ALSO_CALLED.items() if typed in (ours, *names)), handover)
 
 
 def _near(word: str, known: Any) -> str:

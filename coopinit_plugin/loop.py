@@ -91,14 +91,14 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     """Run one iteration and report it; `since` turns the clock into seconds since the first iteration."""
     config, run, pair, step = stage.config, stage.run, state.pair, state.step
     iteration = len(state.history) + 1
-    x, z, batch = pair.draw(next(state.batches), run.device)
+    real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * step.pace
-    outcome = cooperate(pair, x, z, batch, step, state.settings, state.adam_g, state.adam_d)
+    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d)
     state.averaged.update(iteration)
 
     found = Statistics.read(outcome.moments, state.settings.team)
-    check_statistics(found, iteration, x, config)
+    check_statistics(found, iteration, real[0], config)
     if step.size is None and iteration >= BLIND_ITERATIONS:
         raise CoopInitError(
             f"The gradient of D's score with respect to its input was exactly zero in {iteration} iterations: the "
@@ -107,7 +107,7 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
         )
     used, steps = step.size or 0.0, step.steps
     step.update(found.real - found.refined, found.score_std, found.drift)
-    state.plateau.observe(x, outcome.fake)
+    state.plateau.observe(real[0], outcome.fake)
     report = StepReport(
         iteration=iteration,
         real=found.real,

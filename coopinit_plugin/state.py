@@ -15,6 +15,7 @@ from coopinit_plugin.host.randomness import random_state, set_random_state
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import BalancedStep
 from coopinit_plugin.method.iteration import Settings
+from coopinit_plugin.method.memory import Chains, Memory
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau
 from coopinit_plugin.nests import move
@@ -27,6 +28,7 @@ class State:
 
     Attributes:
         pair: G and D.
+        memory: The chains that go on.
         adam_g: G's optimizer.
         adam_d: D's optimizer.
         step: The chain's step size and number of steps.
@@ -42,6 +44,7 @@ class State:
     """
 
     pair: Pair
+    memory: Memory
     adam_g: torch.optim.Optimizer
     adam_d: torch.optim.Optimizer
     step: BalancedStep
@@ -78,6 +81,7 @@ class State:
             "randomness": random_state(self.generators),
             "batches": self.batches.state_dict(),
             "plateau": self.plateau.state_dict(),
+            "memory": self.memory.state_dict(),
             "buffers": [dict(net.named_buffers()) for net in (self.pair.G, self.pair.D)],
         }
         return {
@@ -95,8 +99,14 @@ class State:
             "best": self.best,
         }
 
-    def load_state_dict(self, state: dict[str, Any], run: Engine) -> None:
-        """Go on from there. The random generators come last, for data are drawn on the way."""
+    def load_state_dict(self, state: dict[str, Any], like: Chains, run: Engine) -> None:
+        """Go on from there. The random generators come last, for data are drawn on the way.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+            like: Chains of the form that those in the memory have.
+            run: The engine.
+        """
         own = state["processes"][run.index]
         for net, parameters, buffers in zip(
             (self.pair.G, self.pair.D), (state["G"], state["D"]), own["buffers"], strict=True
@@ -111,5 +121,6 @@ class State:
         self.history[:] = [StepReport(*row) for row in state["history"]]
         self.best[:] = move(state["best"], run.device)
         self.plateau.load_state_dict(move(own["plateau"], run.device))
+        self.memory.load_state_dict(own["memory"], like)
         self.batches.load_state_dict(own["batches"])
         set_random_state(own["randomness"], self.generators)

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from coopinit_plugin.arguments import check_arguments, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.finite import check_data, check_weights
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
@@ -32,6 +32,7 @@ from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.hand_over import hand_over, restored_sizes
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
+from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau, concern
 from coopinit_plugin.method.team import Team
@@ -51,6 +52,7 @@ def warm_start(
     discriminator: nn.Module,
     loader: Iterable[Any],
     *,
+    handover: str | None = None,
     config: WarmStartConfig | None = None,
     adapter: Adapter | None = None,
     accelerator: Any = None,
@@ -71,6 +73,9 @@ def warm_start(
         generator: G, any module; DDP, DataParallel and ``torch.compile`` are seen through.
         discriminator: D, likewise; logits or probabilities.
         loader: Any iterable of batches that can be iterated again, or an endless iterator.
+        handover: Which adversarial loss follows, by one word: ``"logistic"`` (BCE, non-saturating), ``"hinge"``,
+            ``"least_squares"`` (LSGAN), ``"wasserstein"`` (WGAN-GP), ``"relativistic"``; see
+            ``WarmStartConfig.handover``. Not needed if D ends in a sigmoid.
         config: Settings; the default needs no number from you.
         adapter: How G and D are called; what it leaves out is inferred by forward passes.
         accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again. Its trackers get the
@@ -92,9 +97,9 @@ def warm_start(
         >>> result = coopinit_plugin.warm_start(G, D, loader)  # doctest: +SKIP
         >>> result.save_pretrained("init/")  # doctest: +SKIP
     """
-    config = config if config is not None else WarmStartConfig()
     averaged = list(ema)
-    _check_arguments(config, adapter, output_dir, resume)
+    config = checked_config(config, handover)
+    check_arguments(adapter, output_dir, resume)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -157,9 +162,9 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "seconds": time.perf_counter() - stage.began,
             "stopped_by": stopped_by,
             "distance_first": next((row.distance for row in history if row.distance is not None), None),
-            "distance_last": history[-1].distance,
+            "distance_last": history[-1].distance if history else None,
             "distance_kept": distance,
-            "displacement_last": history[-1].displacement,
+            "displacement_last": history[-1].displacement if history else None,
             **handed_over,
         }
         origin = witness.origin(loader, run.processes)
@@ -179,17 +184,21 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     if saved is not None:
         check_same(saved["identity"], same, stage.checkpoints.path)
     seed_all(config.seed, run.index)  # from here on each process draws its own noise
-    team = Team(run.processes, run.gather, run.average)
+    team = Team(run.processes, run.index, run.gather, run.average)
     x, z, batch = pair.draw(batches.peek(), run.device)
     lay_out(pair.D, lambda: pair.score(x, z, batch), x)
-    settle(pair.D, lambda: pair.score(x, z, batch), team=team)
+    if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
+        settle(pair.D, lambda: pair.score(x, z, batch), team=team)
     scale = saved["scale"] if saved is not None else sigmas(x, team)
+    keeps_batch = not isinstance(batch, torch.Tensor) and _needs_batch(pair, x, z)
+    places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(
         pair=pair,
+        memory=Memory(places, config.seed, team),
         adam_g=adam_g,
         adam_d=adam_d,
         step=step_size(config.step_size, config.langevin_steps),
-        settings=Settings(config.noise_scale, config.energy_l2, scale, team=team),
+        settings=Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps_batch),
         averaged=AveragedGenerator(pair.G, pair.D, config.averaging),
         plateau=Plateau(SlicedWasserstein(x, scale), team),
         sizes=layer_sizes(pair.D),
@@ -198,10 +207,20 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
         identity=same,
     )
     if saved is not None:
-        state.load_state_dict(saved, run)
+        state.load_state_dict(saved, Chains(z, (batch if keeps_batch else None, pair.mask(x)), x), run)
     elif run.any(stage.checkpoints.due)[0]:
         stage.checkpoints.write(state.state_dict(run))
     return state
+
+
+def _needs_batch(pair: Pair, x: Any, z: Any) -> bool:
+    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
+    try:
+        with torch.no_grad():
+            pair.score(x, z, None)
+    except Exception:  # of whatever kind the user's own code raises
+        return True
+    return False
 
 
 def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> dict[str, Any]:
@@ -238,21 +257,6 @@ def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
     was, now = ({"config": settings(made), "processes": 1, "tensors": {}} for made in (result.config, config))
     check_same(was, now, folder)
     return result
-
-
-def _check_arguments(config: Any, adapter: Any, output_dir: Any, resume: bool) -> None:
-    if not isinstance(config, WarmStartConfig):
-        raise CoopInitError(
-            f"config is a {type(config).__name__}; expected coopinit_plugin.WarmStartConfig(...), for example "
-            "WarmStartConfig(iterations=200), or nothing: the default needs no number."
-        )
-    if adapter is not None and not isinstance(adapter, Adapter):
-        raise CoopInitError(
-            f"adapter is a {type(adapter).__name__}; expected coopinit_plugin.Adapter(...), for example "
-            "Adapter(score=lambda D, x, z, batch: D(x)[0])."
-        )
-    if resume and output_dir is None:
-        raise CoopInitError('resume=True needs output_dir, the folder to go on from, e.g. output_dir="init/".')
 
 
 def _device(generator: nn.Module) -> torch.device | None:

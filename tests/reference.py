@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 class Reference:
     """G, D, their optimizers and the step size a, taken through one iteration after the other.
+
+    The chains go on: `places` pairs (z, x̃) for each position of a batch, drawn back by the share `pull` of the way to
+    G(z) when they are taken up.
 
     The balanced step begins at `first_step_size`: set `a` to it before the first iteration. `steps` is K, or "auto".
     """
@@ -35,6 +39,8 @@ class Reference:
         masks: list[Tensor] | None = None,
         clip: float | None = None,
         randn=torch.randn,
+        places: int = 4,
+        pull: float = 0.2,
     ) -> None:
         self.G, self.D = G, D
         self.sigmas, self.noise, self.l2 = sigmas, noise, l2
@@ -47,6 +53,10 @@ class Reference:
         self.masks, self.clip, self.randn = masks, clip, randn
         self.adam_g = torch.optim.Adam([p for p in G.parameters() if p.requires_grad], lr_generator, betas)
         self.adam_d = torch.optim.Adam([p for p in D.parameters() if p.requires_grad], lr_discriminator, betas)
+
+        self.places, self.pull = places, pull
+        self.memory: list[tuple[Tensor, list[Tensor]]] = []  # (z, x̃) of whole batches, one a place
+        self.random = random.Random(0)
 
     def f(self, xs: list[Tensor]) -> Tensor:
         """One logit for each sample: a patch map is averaged, the sign turned so that real is high."""
@@ -124,9 +134,26 @@ class Reference:
     def iterate(self, xs: list[Tensor], z: Tensor) -> list[float]:
         """One cooperative iteration; the statistics mean f(x), var f(x), mean f(x̃), var f(x̃), displacement², drift."""
         self.see_real(xs)
+        filling = len(self.memory) < self.places
+        if not filling:  # each position takes up one of its own places
+            chosen = self.random.choices(range(self.places), k=len(z))
+            z = torch.stack([self.memory[place][0][i] for i, place in enumerate(chosen)])
+            stood = [
+                torch.stack([self.memory[place][1][part][i] for i, place in enumerate(chosen)])
+                for part in range(len(self.sigmas))
+            ]
         generated = self.G(z)
         generated = list(generated) if isinstance(generated, tuple) else [generated]
-        refined = self.langevin(generated)
+        start = [g.detach() for g in generated]
+        if not filling:
+            start = [x + self.pull * (g - x) for x, g in zip(stood, start, strict=True)]
+        refined = self.langevin(start)
+        if filling:
+            self.memory.append((z.clone(), [x.clone() for x in refined]))
+        else:
+            for i, place in enumerate(chosen):
+                for part, x in enumerate(refined):
+                    self.memory[place][1][part][i] = x[i]
 
         self.adam_g.zero_grad()
         squares, count = 0.0, 0

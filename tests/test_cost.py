@@ -22,6 +22,7 @@ from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate
 from coopinit_plugin.method.langevin import langevin
+from coopinit_plugin.method.memory import Memory
 from coopinit_plugin.method.stopping import Plateau
 
 
@@ -70,10 +71,11 @@ def test_an_iteration_runs_g_once_and_d_once_a_step_and_twice_for_the_likelihood
     D.register_forward_pre_hook(lambda *_: calls.update(["D" if torch.is_grad_enabled() else "D without gradient"]))
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
     step, settings, pair = step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), bound(G, D, hooks())
+    memory = Memory(1)
     x = images(1, 8)[0]
-    cooperate(pair, x, torch.randn(8, Z), x, step, settings, *adams)  # the first one looks for the first step size, too
+    cooperate(pair, memory, (x, torch.randn(8, Z), x), step, settings, *adams)  # looks for the first step size, too
     calls.clear()
-    cooperate(pair, x, torch.randn(8, Z), x, step, settings, *adams)
+    cooperate(pair, memory, (x, torch.randn(8, Z), x), step, settings, *adams)
     assert calls == {"G": 1, "D": steps + 2} | ({"D without gradient": 1} if norm else {})
 
 
@@ -171,7 +173,9 @@ def test_an_iteration_holds_no_more_for_its_backward_passes_than_an_adversarial_
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
     cooperative = SavedBytes(G, D)
     with cooperative:
-        cooperate(bound(G, D, hooks()), x, z, x, step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), *adams)
+        cooperate(
+            bound(G, D, hooks()), Memory(4), (x, z, x), step_size("balanced", steps), Settings(0.06, 0.1, [1.0]), *adams
+        )
     assert 0 < cooperative.most <= adversarial.most
     assert cooperative.now == adversarial.now == 0
 
@@ -238,7 +242,7 @@ def test_the_chain_under_spectral_norm_works_out_each_weight_once(monkeypatch):
     step, settings, pair = step_size("balanced", 7), Settings(0.06, 0.1, [1.0]), bound(G, D, hooks())
     step.size = 1.0
     before = D[0].parametrizations.weight.original.clone()
-    cooperate(pair, vectors(1, 8)[0], torch.randn(8, Z), None, step, settings, *adams)
+    cooperate(pair, Memory(4), (vectors(1, 8)[0], torch.randn(8, Z), None), step, settings, *adams)
     assert len(worked_out) == 1 + 2  # for the chain, for refined samples, for real ones
     assert not torch.equal(D[0].parametrizations.weight.original, before)  # and it still learns
 

@@ -16,6 +16,7 @@ from coopinit_plugin.method.balance import BalancedStep
 from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
 from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, gradient_rms, langevin
+from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
 from coopinit_plugin.method.team import ALONE, Team
 
@@ -31,6 +32,7 @@ class Settings:
         draw: Source of the chain's noise, ``(mean, std) -> sample``.
         backward: Runs a loss backwards.
         team: The processes that share the work.
+        keeps_batch: Whether D's score needs something of the batch beside x, so that it has to go along with a chain.
     """
 
     noise: float
@@ -39,6 +41,7 @@ class Settings:
     draw: Draw = torch.normal
     backward: Callable[[Tensor], None] = Tensor.backward
     team: Team = ALONE
+    keeps_batch: bool = True
 
 
 class Moments(NamedTuple):
@@ -113,45 +116,55 @@ def _pooled(means: Any, variances: Any) -> tuple[float, float]:
 
 
 def cooperate(
-    pair: Pair, x: Any, z: Any, batch: Any, step: BalancedStep, settings: Settings, adam_g: Optimizer, adam_d: Optimizer
+    pair: Pair,
+    memory: Memory,
+    real: tuple[Any, Any, Any],
+    step: BalancedStep,
+    settings: Settings,
+    adam_g: Optimizer,
+    adam_d: Optimizer,
 ) -> Outcome:
-    """Run one iteration; G's and D's weights change in place.
+    """Run one iteration; G's and D's weights and the memory's chains change in place.
 
     Args:
-        pair: G and D with their adapter.
-        x: Real samples.
-        z: Latents, as many as there are samples in `x`.
-        batch: The loader's batch that `x` was taken from (it may carry conditions).
-        step: The chain's step size and number of steps; started here where it has not been.
+        pair: G and D.
+        memory: The chains that go on.
+        real: (x, z, batch): real samples, as many fresh latents, and the loader's batch, which may carry conditions.
+        step: The chain's step size and number of steps; started here in the first iteration with a gradient.
         settings: What stays the same.
         adam_g: G's optimizer.
         adam_d: D's optimizer.
     """
+    x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
-    # 1. g = G(z); the chain begins at x̃₀ = g
-    g = pair.generate(z)
+    # 1. g = G(z) of pairs (z, x̃) of the memory; a chain that goes on is drawn back a little towards g
+    chains = memory.take(Chains(z, (batch if settings.keeps_batch else None, pair.mask(x))), tree_leaves(x)[0].shape[0])
+    context, mask = chains.beside
+    g = pair.generate(chains.z)
+    start = g if chains.x is None else drawn_back(chains.x, g)
 
     # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen
     def f(samples: Any) -> Tensor:
-        return pair.score(samples, z, batch)
+        return pair.score(samples, chains.z, context)
 
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
         if step.size is None:
-            square = gradient_rms(f, g, settings.scale).square()
+            square = gradient_rms(f, start, settings.scale).square()
             settings.team.average([square])
             step.start(settings.noise, float(square.sqrt()))
         refined, wanted = langevin(
             f,
-            g,
+            start,
             steps=step.steps,
             drift=step.size or 0.0,
             noise=settings.noise,
             scale=settings.scale,
             cap=step.longest if step.size else None,
-            mask=pair.mask(x),
+            mask=mask,
             draw=settings.draw,
         )
+    memory.put(chains, refined)
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
     teaching = teaching_loss(g, refined, settings.scale)
@@ -160,7 +173,7 @@ def cooperate(
     _taken_gradients(adam_d)  # of a G that calls D: no part of D's own
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
-    f_refined = pair.score(refined, z, batch)
+    f_refined = f(refined)
     settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
     f_real = pair.score(x, z, batch)
     settings.backward(settings.energy_l2 * f_real.square().mean() - f_real.mean())

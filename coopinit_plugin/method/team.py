@@ -22,11 +22,13 @@ class Team:
 
     Attributes:
         count: How many processes there are.
+        index: Which of them this one is, from 0.
         gather: Collects a tensor of every process, one row each, in their order.
         average: Replaces each tensor, in place, by its mean over all processes.
     """
 
     count: int = 1
+    index: int = 0
     gather: Callable[[Tensor], Tensor] = _own_row
     average: Callable[[list[Tensor]], None] = _own_mean
 

@@ -14,6 +14,7 @@ from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings, cooperate
+from coopinit_plugin.method.memory import Memory
 from examples.study import cost
 from tests.benchmarks.networks import Case
 
@@ -66,11 +67,12 @@ class Library(Contender):
         likelihood_mode(self.D)
         lay_out(self.D, lambda: self.pair.score(self.x, self.z, self.x), self.x)
         self.step, self.settings = step_size("balanced", steps), Settings(NOISE, L2, [float(self.x.std())])
+        self.memory = Memory(4)
         self.averaged = AveragedGenerator(self.G, self.D, 0.9)
 
     def __call__(self) -> None:
         given = self.step, self.settings, self.adam_g, self.adam_d
-        outcome = cooperate(self.pair, self.x, self.z, self.x, *given)
+        outcome = cooperate(self.pair, self.memory, (self.x, self.z, self.x), *given)
         self.averaged.update(2)
         torch.stack(list(outcome.moments)).tolist()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,12 +36,12 @@ def test_under_bf16_every_layer_runs_in_it_and_everything_between_in_single_prec
     for layer in (*G, *D):
         layer.register_forward_hook(watch)
 
-    def observed(pair, x, z, batch, *rest):
-        original = pair.score
-        pair.score = lambda *given: (scores.add((given[0].dtype, (f := original(*given)).dtype)), f)[1]
-        outcome = cooperate(pair, x, z, batch, *rest)
-        del pair.score
-        samples.add((outcome.fake.dtype, outcome.statistics.dtype))
+    def observed(pair, *rest):
+        watched = replace(
+            pair, logits=lambda *given: (scores.add((given[0].dtype, (f := pair.logits(*given)).dtype)), f)[1]
+        )
+        outcome = cooperate(watched, *rest)
+        samples.add((outcome.fake.dtype, outcome.moments.real_mean.dtype))
         return outcome
 
     monkeypatch.setattr("coopinit_plugin.loop.cooperate", observed)

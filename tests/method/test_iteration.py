@@ -16,6 +16,7 @@ from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate
+from coopinit_plugin.method.memory import Memory
 
 ITERATIONS = 25
 PLAIN = Settings(0.06, 0.1, [1.0])
@@ -151,7 +152,7 @@ def test_an_iteration_is_the_textbooks(case):
     pair = bound(ours_g, ours_d, adapter)
     ours_g.train()
     likelihood_mode(ours_d)
-    step = step_size(special.get("fixed", "balanced"), steps)
+    step, memory = step_size(special.get("fixed", "balanced"), steps), Memory(4)
     settings = Settings(noise, l2, sigmas, draw)
     adam_g = torch.optim.Adam([p for p in ours_g.parameters() if p.requires_grad], lr=5e-4, betas=(0.5, 0.999))
     adam_d = torch.optim.Adam([p for p in ours_d.parameters() if p.requires_grad], lr=1e-3, betas=(0.5, 0.999))
@@ -164,7 +165,7 @@ def test_an_iteration_is_the_textbooks(case):
         x = tuple(xs) if several else xs[0]
         if step.size is None:
             expected = reference.first_step_size(xs, z)
-        outcome = cooperate(pair, x, z, x, step, settings, adam_g, adam_d)
+        outcome = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d)
         if reference.a is None:
             assert step.size == pytest.approx(expected, rel=1e-6)  # found in single precision
             reference.a = step.size
@@ -229,6 +230,7 @@ def test_a_warm_up_is_the_textbooks_loop(case):
         lr_generator=2e-3,
         lr_discriminator=3e-3,
         betas=(0.4, 0.9),
+        places=32,
         **special,
     )
     reference.first_look(data[0])
@@ -256,9 +258,9 @@ def test_ds_learning_rate_follows_the_balance_of_the_chain_gs_stays(steps, monke
     seen = []
     plain = loop.cooperate
 
-    def recorded(pair, x, z, batch, step, settings, adam_g, adam_d):
+    def recorded(pair, memory, real, step, settings, adam_g, adam_d):
         seen.append((step.pace, adam_g.param_groups[0]["lr"], adam_d.param_groups[0]["lr"]))
-        return plain(pair, x, z, batch, step, settings, adam_g, adam_d)
+        return plain(pair, memory, real, step, settings, adam_g, adam_d)
 
     monkeypatch.setattr(loop, "cooperate", recorded)
     config = WarmStartConfig(iterations=30, lr_generator=1e-4, lr_discriminator=3e-3, langevin_steps=steps)
@@ -282,7 +284,7 @@ def test_the_chain_sees_d_frozen_and_gives_the_flags_back():
     likelihood_mode(D)
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(p for p in D.parameters() if p.requires_grad)
     x = vectors(size=8)[0]
-    cooperate(bound(G, D, adapter), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
+    cooperate(bound(G, D, adapter), Memory(4), (x, torch.randn(8, Z), x), step_size("balanced"), PLAIN, *adams)
     assert seen[:3] == [[False] * 4] * 3  # first step size, two steps
     assert seen[3:] == [flags] * 2  # refined and real in the likelihood
     assert [p.requires_grad for p in D.parameters()] == flags
@@ -295,7 +297,7 @@ def test_g_is_called_once_an_iteration_so_that_its_noise_is_the_same_in_chain_an
     likelihood_mode(D)
     adams = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters())
     x = vectors(size=8)[0]
-    cooperate(bound(G, D, hooks()), x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
+    cooperate(bound(G, D, hooks()), Memory(4), (x, torch.randn(8, Z), x), step_size("balanced"), PLAIN, *adams)
     assert calls == [1]
 
 
@@ -313,7 +315,7 @@ def test_what_the_teaching_leaves_on_a_d_that_g_calls_is_no_part_of_ds_own_gradi
         torch.manual_seed(1)
         adams = torch.optim.Adam(G.parameters()), torch.optim.SGD(D.parameters(), 0.1)
         pair = bound(G, D, hooks(generate=generate))
-        cooperate(pair, x, torch.randn(8, Z), x, step_size("balanced"), PLAIN, *adams)
+        cooperate(pair, Memory(4), (x, torch.randn(8, Z), x), step_size("balanced"), PLAIN, *adams)
         return [parameter.detach() for parameter in D.parameters()]
 
     assert all(map(torch.equal, trained(0.0), trained(100.0)))

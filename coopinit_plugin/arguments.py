@@ -1,0 +1,48 @@
+"""What the call of ``warm_start`` asks for, checked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.errors import CoopInitError
+
+
+def checked_config(config: Any, handover: str | None) -> WarmStartConfig:
+    """The settings, with the one word for the loss that follows put in.
+
+    Raises:
+        CoopInitError: if `config` is something else, or the two words differ.
+    """
+    config = config if config is not None else WarmStartConfig()
+    if not isinstance(config, WarmStartConfig):
+        raise CoopInitError(
+            f"config is a {type(config).__name__}; expected coopinit_plugin.WarmStartConfig(...), for example "
+            "WarmStartConfig(iterations=200), or nothing: the default needs no number."
+        )
+    if handover is None:
+        return config
+    asked = replace(config, handover=handover)
+    if config.handover not in ("auto", asked.handover):
+        raise CoopInitError(
+            f"handover={handover!r} was given, but config=WarmStartConfig(handover={config.handover!r}) says "
+            "otherwise. Give one of the two."
+        )
+    return asked
+
+
+def check_arguments(adapter: Any, output_dir: Any, resume: bool) -> None:
+    """Refuse what is of the wrong kind before anything runs.
+
+    Raises:
+        CoopInitError: saying what was expected.
+    """
+    if adapter is not None and not isinstance(adapter, Adapter):
+        raise CoopInitError(
+            f"adapter is a {type(adapter).__name__}; expected coopinit_plugin.Adapter(...), for example "
+            "Adapter(score=lambda D, x, z, batch: D(x)[0])."
+        )
+    if resume and output_dir is None:
+        raise CoopInitError('resume=True needs output_dir, the folder to go on from, e.g. output_dir="init/".')

@@ -1,0 +1,123 @@
+"""Chains that go on: a memory of pairs (z, x̃) whose chains are taken up again where they stood.
+
+A chain that starts at a fresh G(z) in every iteration is never longer than its K steps, which at real image sizes reach
+a few tenths of σ: G is then taught by targets that belong to no lasting sample. In the memory a latent keeps its
+chain, which reaches the data in many short visits, as in persistent contrastive divergence (Tieleman 2008), while
+G learns where each latent's chain has come to.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from coopinit_plugin.method.team import ALONE, Team
+
+PAIRS = 256  # pairs in the memory, of all processes together
+PLACES = 4  # pairs for each position of a batch, at the least
+PULL = 0.2  # share of the way to G(z) by which a chain is drawn back when it is taken up again
+
+
+class Chains(NamedTuple):
+    """The chains of one iteration, one for each position of a batch.
+
+    Attributes:
+        z: The latents, with the conditions that belong to them.
+        beside: Whatever else belongs to a chain: what D is given beside x, and where the chain may move.
+        x: Where the chains stand; ``None`` if they begin at G(z).
+    """
+
+    z: Any
+    beside: Any
+    x: Any = None
+
+
+class Memory:
+    """Several places for each position of a batch; each place holds one pair and what belongs to it.
+
+    The first iterations fill the places with fresh latents. From then on every position of an iteration's batch takes
+    up one of its places, drawn at random, so that chains meet in ever new batches. Processes draw alike, each for its
+    own positions: two of them with half the batch do what one does with the whole.
+
+    Args:
+        places: For each position of a batch.
+        seed: Draws the places, the same in all processes.
+        team: The processes that share the batch.
+        device: Where the pairs are kept; ``None``: where they are made.
+    """
+
+    def __init__(self, places: int, seed: int = 0, team: Team = ALONE, device: torch.device | None = None) -> None:
+        self.places, self.filled, self.size = places, 0, 0
+        self._team, self._device = team, device
+        self._random = random.Random(seed)
+        self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
+        self._nest: Any = None
+        self._chosen: list[int] = []  # the place that each position has taken
+
+    def take(self, fresh: Chains, n: int) -> Chains:
+        """The chains of this iteration: fresh ones as long as there is room, those of the memory later.
+
+        Args:
+            fresh: Latents, and what belongs to them, of one batch.
+            n: How many they are. In a batch of another size than the first one none of them is taken.
+        """
+        self.size = self.size or n
+        if self.filled < self.places and n == self.size:
+            self._chosen = [self.filled] * n
+            return fresh
+        first = self.size * self._team.index
+        drawn = self._random.choices(range(self.filled), k=self.size * self._team.count)
+        self._chosen = drawn[first : first + self.size]
+        if not all(isinstance(leaf, Tensor) or _same_for_all(leaf[0]) for leaf in self._kept):
+            self._chosen = self._chosen[:1] * self.size  # what cannot be taken apart into samples stays together
+        device, places, rows = tree_leaves(fresh.z)[0].device, torch.tensor(self._chosen), torch.arange(self.size)
+        leaves = [
+            kept[places, rows].to(device) if isinstance(kept, Tensor) else kept[self._chosen[0]] for kept in self._kept
+        ]
+        return tree_unflatten(leaves, self._nest)
+
+    def put(self, chains: Chains, x: Any) -> None:
+        """Write back where the chains that were taken stand now."""
+        leaves, self._nest = tree_flatten(chains._replace(x=x))
+        self._kept = self._kept or [self._room(leaf) for leaf in leaves]
+        places, rows = torch.tensor(self._chosen), torch.arange(self.size)
+        for kept, leaf in zip(self._kept, leaves, strict=True):
+            if isinstance(kept, Tensor):
+                kept[places, rows] = leaf.detach().to(kept.device)
+            else:
+                kept[self._chosen[0]] = leaf
+        self.filled = max(self.filled, self._chosen[0] + 1)
+
+    def _room(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self.size:
+            return torch.zeros(self.places, *leaf.shape, dtype=leaf.dtype, device=self._device or leaf.device)
+        return [leaf] * self.places
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later :meth:`load_state_dict` goes on from; the nest is that of the next fresh chains."""
+        return {"filled": self.filled, "size": self.size, "random": self._random.getstate(), "kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any], like: Chains) -> None:
+        """Go on from there.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+            like: Chains of the same form.
+        """
+        self.filled, self.size, self._kept = state["filled"], state["size"], state["kept"]
+        self._random.setstate(state["random"])
+        self._nest = tree_flatten(like)[1]
+
+
+def drawn_back(x: Any, g: Any) -> Any:
+    """Where a chain begins: the share `PULL` of the way from where it stood to G(z)."""
+    return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), PULL), x, g)
+
+
+def _same_for_all(leaf: Any) -> bool:
+    """Whether something beside a chain says nothing of a single sample."""
+    return leaf is None or isinstance(leaf, (Tensor, bool, int, float))
