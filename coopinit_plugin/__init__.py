@@ -6,6 +6,7 @@ from coopinit_plugin.calling.adapter import Adapter, infer_sign
 from coopinit_plugin.calling.inspection import inspect
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.warmup import warm_start
@@ -13,6 +14,7 @@ from coopinit_plugin.warmup import warm_start
 __all__ = [
     "Adapter",
     "CoopInitError",
+    "SlicedWasserstein",
     "StepReport",
     "WarmStart",
     "WarmStartConfig",
