@@ -15,7 +15,7 @@ from hub_server import Hub
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from examples.runs import Run
+from examples.helpers.runs import Run
 from examples.timeseries.detection import of_folder
 from examples.translation.data import Outlines
 from examples.translation.networks import PatchNCE

@@ -14,7 +14,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from examples import digits
+from examples.helpers import digits
 from examples.study import cost, figures, once, report, tasks
 from examples.study.__main__ import main
 from examples.study.fidelity import fidelity

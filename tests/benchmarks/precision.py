@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, GradientState
 from coopinit_plugin import WarmStartConfig, warm_start
 from coopinit_plugin.method import iteration
 from examples.dcgan.networks import Discriminator, Generator, weights_init
-from examples.digits import StackedDigits, coverage
+from examples.helpers.digits import StackedDigits, coverage
 
 
 def once(way: str, seed: int) -> tuple[int, float]:
