@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.finite import check_statistics
 from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.host.engine import Engine
-from coopinit_plugin.host.signals import Termination
-from coopinit_plugin.method.iteration import cooperate
-from coopinit_plugin.result.step_report import Statistics, StepReport
-from coopinit_plugin.state import Progress
+from coopinit_plugin.method.iteration import Statistics, cooperate
+from coopinit_plugin.result.step_report import StepReport
+from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -49,76 +49,85 @@ class Stage:
     began: float = field(default_factory=time.perf_counter)
 
 
-def iterate(progress: Progress, stage: Stage) -> tuple[str, float | None]:
-    """Cooperative iterations until the stop: (its reason, distance of what is handed over)."""
-    config, run = stage.config, stage.run
-    pair, step, plateau, history = progress.pair, progress.step, progress.plateau, progress.history
-    before = history[-1].seconds if history else 0.0
+def iterate(state: State, stage: Stage) -> tuple[str, float | None]:
+    """Run cooperative iterations until the stop.
+
+    Returns:
+        (The reason of the stop, the distance of the weights that are handed over.)
+    """
+    config, run, plateau = stage.config, stage.run, state.plateau
+    before = state.history[-1].seconds if state.history else 0.0
     began = last = time.perf_counter()
     hidden = not (stage.progress and run.is_main)
-    with (
-        Termination(stage.checkpoints.path is not None) as termination,
-        tqdm(
-            total=config.most_iterations, initial=len(history), desc="CoopInit", bar_format=BAR, disable=hidden
-        ) as bar,
-    ):
-        for iteration in range(len(history) + 1, config.most_iterations + 1):
-            x, z, batch = pair.draw(next(progress.batches), run.device)
-            for group in progress.adam_d.param_groups:
-                group["lr"] = config.lr_discriminator * step.pace
-            outcome = cooperate(pair, x, z, batch, step, progress.settings, progress.adam_g, progress.adam_d)
-            progress.averaged.update(iteration)
-
-            found = Statistics.pooled(run.gather(outcome.statistics).tolist())
-            found.check(iteration, x, config)
-            if step.size is None and iteration >= BLIND_ITERATIONS:
-                raise CoopInitError(_blind(iteration))
-            used, steps = step.size or 0.0, step.steps
-            step.update(found.real - found.refined, found.spread, found.drift)
-            plateau.observe(x, outcome.fake)
-
-            now = time.perf_counter()
-            report = StepReport(
-                iteration=iteration,
-                real=found.real,
-                refined=found.refined,
-                spread=found.spread,
-                step_size=used,
-                langevin_steps=steps,
-                displacement=found.displacement,
-                distance=plateau.last,
-                seconds=before + now - began,
-            )
-            history.append(report)
-            run.log(report.measures, iteration)
+    with tqdm(
+        total=config.most_iterations, initial=len(state.history), desc="CoopInit", bar_format=BAR, disable=hidden
+    ) as bar:
+        while len(state.history) < config.most_iterations:
+            report = _iteration(state, stage, before - began)
+            now = began + report.seconds - before
             bar.set_postfix_str(report.in_words, refresh=False)
             bar.update()
             stopped = stage.callback is not None and run.is_main and stage.callback(report) is False
-            late = before + now - stage.began + (now - last) > (config.max_seconds or math.inf)
+            late = report.seconds + began - stage.began + (now - last) > (config.max_seconds or math.inf)
             last = now
-            stopped, late, ended, due = run.any(stopped, late, termination.asked, stage.checkpoints.due)
+            stopped, late, due = run.any(stopped, late, stage.checkpoints.due)
             if stopped:
                 return "callback", plateau.last
             if config.iterations == "auto":
                 if plateau.at_best:
-                    progress.remember()
+                    state.remember()
                 if plateau.verdict is not None:
-                    return plateau.verdict, _best_kept(progress)
+                    return plateau.verdict, _best_kept(state)
             if late:
-                return "max_seconds", _best_kept(progress)
-            if ended or due:
-                stage.checkpoints.write(progress.state_dict(run))
-            if ended:
-                termination.obey(stage.checkpoints.path)
+                return "max_seconds", _best_kept(state)
+            if due:
+                stage.checkpoints.write(state.state_dict(run))
     if config.iterations == "auto":
-        return "max_iterations", _best_kept(progress)
+        return "max_iterations", _best_kept(state)
     return "iterations", plateau.last
 
 
-def _best_kept(progress: Progress) -> float | None:
-    """Go back where the best moment has passed; the distance of the weights that are handed over."""
-    plateau = progress.plateau
-    if not progress.best or not plateau.past_its_best:
+def _iteration(state: State, stage: Stage, since: float) -> StepReport:
+    """Run one iteration and report it; `since` turns the clock into seconds since the first iteration."""
+    config, run, pair, step = stage.config, stage.run, state.pair, state.step
+    iteration = len(state.history) + 1
+    x, z, batch = pair.draw(next(state.batches), run.device)
+    for group in state.adam_d.param_groups:
+        group["lr"] = config.lr_discriminator * step.pace
+    outcome = cooperate(pair, x, z, batch, step, state.settings, state.adam_g, state.adam_d)
+    state.averaged.update(iteration)
+
+    found = Statistics.read(outcome.moments, state.settings.team)
+    check_statistics(found, iteration, x, config)
+    if step.size is None and iteration >= BLIND_ITERATIONS:
+        raise CoopInitError(
+            f"The gradient of D's score with respect to its input was exactly zero in {iteration} iterations: the "
+            "chain cannot move. Does D round, threshold or re-scale its input away, or is a layer dead? Give a "
+            "differentiable score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
+        )
+    used, steps = step.size or 0.0, step.steps
+    step.update(found.real - found.refined, found.score_std, found.drift)
+    state.plateau.observe(x, outcome.fake)
+    report = StepReport(
+        iteration=iteration,
+        real=found.real,
+        refined=found.refined,
+        score_std=found.score_std,
+        step_size=used,
+        langevin_steps=steps,
+        displacement=found.displacement,
+        distance=state.plateau.last,
+        seconds=time.perf_counter() + since,
+    )
+    state.history.append(report)
+    run.log(report.measures, iteration)
+    return report
+
+
+def _best_kept(state: State) -> float | None:
+    """Go back if the best moment has passed; the distance of the weights that are handed over."""
+    plateau = state.plateau
+    if not state.best or not plateau.past_its_best:
         return plateau.last
     if plateau.verdict == "worse":
         logger.warning(
@@ -127,13 +136,5 @@ def _best_kept(progress: Progress) -> float | None:
             plateau.last,
             plateau.best,
         )
-    progress.go_back()
+    state.go_back()
     return plateau.best
-
-
-def _blind(iteration: int) -> str:
-    return (
-        f"The gradient of D's score with respect to its input was exactly zero in {iteration} iterations: the chain "
-        "cannot move. Does D round, threshold or re-scale its input away, or is a layer dead? Give a differentiable "
-        "score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
-    )

@@ -1,4 +1,4 @@
-"""All that a warm-up on its way consists of, as one nest that can be stored, and put back bit for bit."""
+"""Everything that moves in a warm-up, once: what a checkpoint holds, and puts back bit for bit."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from coopinit_plugin.result.step_report import StepReport
 
 
 @dataclass
-class Progress:
+class State:
     """The moving parts of a warm-up.
 
     Attributes:
         pair: G and D.
         adam_g: G's optimizer.
-        adam_d: D's.
-        step: The chain's step size.
-        settings: Of an iteration; among them σ of each tensor of a sample, as first measured.
-        averaged: G's weights, averaged.
-        plateau: The stop.
-        sizes: Of D's layers at the start.
+        adam_d: D's optimizer.
+        step: The chain's step size and number of steps.
+        settings: What stays the same in all iterations.
+        averaged: The running mean of G's weights.
+        plateau: The readings of the distance, by which the warm-up stops.
+        sizes: Largest singular values of D's layers before the first iteration.
         batches: The data.
-        generators: Random generators of the loader.
-        identity: What a checkpoint has to agree with.
-        best_on: Where the best moment's values are kept.
+        generators: Random generators that the loader owns.
+        identity: What has to be the same for a checkpoint to be gone on from.
         history: One row an iteration.
-        best: Values of the tensors at the best moment, or nothing.
+        best: Values of `tensors` at the smallest distance so far; empty before there is one.
     """
 
     pair: Pair
@@ -53,20 +52,19 @@ class Progress:
     batches: Batches
     generators: list[torch.Generator]
     identity: dict[str, Any]
-    best_on: torch.device
     history: list[StepReport] = field(default_factory=list)
     best: list[Tensor] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that is handed over, the live tensors: D's, and of G the means in the place of what they are means of."""
+        """The live tensors that are handed over: all of D's, and of G the running means if there are some."""
         averaged = {id(tensor) for tensor in self.averaged.live}
         live = [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
         return [tensor for tensor in live if id(tensor) not in averaged] + self.averaged.tensors
 
     def remember(self) -> None:
         """Take this moment for the best."""
-        self.best[:] = [tensor.detach().to(self.best_on, copy=True) for tensor in self.tensors]
+        self.best[:] = [tensor.detach().clone() for tensor in self.tensors]
 
     @torch.no_grad()
     def go_back(self) -> None:
@@ -89,7 +87,7 @@ class Progress:
             "D": dict(self.pair.D.named_parameters()),
             "adam_g": self.adam_g.state_dict(),
             "adam_d": self.adam_d.state_dict(),
-            "step": (self.step.size, self.step.number, self.step.pace),
+            "step": self.step.state,
             "averaged": self.averaged.tensors,
             "scale": self.settings.scale,
             "sizes": self.sizes,
@@ -98,7 +96,7 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict[str, Any], run: Engine) -> None:
-        """Go on from there; the random generators come last, for the data are drawn on the way."""
+        """Go on from there. The random generators come last, for data are drawn on the way."""
         own = state["processes"][run.index]
         for net, parameters, buffers in zip(
             (self.pair.G, self.pair.D), (state["G"], state["D"]), own["buffers"], strict=True
@@ -106,12 +104,12 @@ class Progress:
             put_back(net, {**parameters, **buffers})
         put_back_adam(self.adam_g, state["adam_g"])
         put_back_adam(self.adam_d, state["adam_d"])
-        self.step.size, self.step.number, self.step.pace = state["step"]
+        self.step.state = state["step"]
         self.sizes[:] = state["sizes"]
         for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
             tensor.copy_(value)
         self.history[:] = [StepReport(*row) for row in state["history"]]
-        self.best[:] = move(state["best"], self.best_on)
+        self.best[:] = move(state["best"], run.device)
         self.plateau.load_state_dict(move(own["plateau"], run.device))
         self.batches.load_state_dict(own["batches"])
         set_random_state(own["randomness"], self.generators)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.backup import backed_up
+from coopinit_plugin.finite import check_data, check_weights
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
-from coopinit_plugin.host.engine import Engine, engine
+from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.networks import copies, cpu_copy, device_of, give_back, state_of, unwrap
@@ -28,21 +27,23 @@ from coopinit_plugin.host.randomness import borrowed_randomness, loader_generato
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
-from coopinit_plugin.method.distance import SlicedWasserstein
-from coopinit_plugin.method.energy_mode import likelihood_mode, normalisers, settle
-from coopinit_plugin.method.hand_over import hand_over
+from coopinit_plugin.method.distance import SlicedWasserstein, sigmas
+from coopinit_plugin.method.energy_mode import likelihood_mode, settle
+from coopinit_plugin.method.hand_over import hand_over, restored_sizes
 from coopinit_plugin.method.iteration import Settings
-from coopinit_plugin.method.judges import Samples, judges, scores
-from coopinit_plugin.method.kept import buffers, kept, training
-from coopinit_plugin.method.layer_sizes import layer_sizes, restore_sizes
+from coopinit_plugin.method.layer_sizes import layer_sizes
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau, concern
-from coopinit_plugin.result.step_report import StepReport, check_weights, spread
-from coopinit_plugin.result.warm_start import CONFIG, WarmStart
+from coopinit_plugin.method.team import Team
+from coopinit_plugin.result.files import CONFIG
+from coopinit_plugin.result.step_report import StepReport
+from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.result.witness import Witness
-from coopinit_plugin.state import Progress
+from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
+
+FEW = 8  # the logits of fewer samples are alike, or changed alike, by chance
 
 
 def warm_start(
@@ -94,39 +95,34 @@ def warm_start(
     config = config if config is not None else WarmStartConfig()
     averaged = list(ema)
     _check_arguments(config, adapter, output_dir, resume)
-    with backed_up([generator, discriminator, *averaged]) if config.low_memory else nullcontext():
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            borrowed_randomness(config.seed, loader),
-            engine(accelerator, _device(generator)) as run,
-            run.failing_together(),
-            explained_memory(),
-        ):
-            checkpoints = Checkpoints(output_dir, run.is_main)
-            finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
-            begun, finished = run.any(
-                resume and run.is_main and checkpoints.exists, resume and run.is_main and finished
-            )
-            if finished and not begun and output_dir is not None:
-                result = _finished(output_dir, config)
-            else:
-                if not begun:
-                    checkpoints.remove()
-                saved = checkpoints.read() if begun else None
-                stage = Stage(config, run, checkpoints, saved, callback, progress)
-                result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
-                if output_dir is not None and run.is_main:
-                    result.save_pretrained(output_dir)
-                    checkpoints.remove()
-        give_back(
-            [
-                ("generator", generator, result.generator_state),
-                ("discriminator", discriminator, result.discriminator_state),
-                *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
-            ],
-            backed_up=config.low_memory,
-        )
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        borrowed_randomness(config.seed, loader),
+        engine(accelerator, _device(generator)) as run,
+        run.failing_together(),
+        explained_memory(),
+    ):
+        checkpoints = Checkpoints(output_dir, run.is_main)
+        finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
+        begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
+        if finished and not begun and output_dir is not None:
+            result = _finished(output_dir, config)
+        else:
+            if not begun:
+                checkpoints.remove()
+            stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, progress)
+            result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
+            if output_dir is not None and run.is_main:
+                result.save_pretrained(output_dir)
+                checkpoints.remove()
+    give_back(
+        [
+            ("generator", generator, result.generator_state),
+            ("discriminator", discriminator, result.discriminator_state),
+            *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
+        ]
+    )
     return result
 
 
@@ -138,34 +134,24 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
         run.loader(loader) as (part, is_part),
     ):
-        G, D = (net.to(run.device) for net in copies(generator, discriminator, in_place=config.low_memory))
+        G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
-        generators = loader_generators(loader)
-        batches = Batches(part, run.device, generators)
-        loss_named = config.handover not in ("auto", "none")
-        adapter = look(G, D, batches.peek(), run.device, adapter, loss_named)
-        pair = bound(G, D, adapter, run.precision)
+        batches = Batches(part, run.device, loader_generators(loader))
+        adapter = look(G, D, batches.peek(), run.device, adapter, config.handover not in ("auto", "none"))
         batches.share(run, is_part)
         logger.info("How G and D are called:\n%s", adapter)
         for warning in adapter.warnings if run.is_main else ():
             logger.warning(warning)
+        pair = bound(G, D, adapter, run.precision)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
-        averaged = AveragedGenerator(pair.G, pair.D, config.averaging)
-        progress = _begin(pair, averaged, batches, generators, stage)
-        stopped_by, distance = iterate(progress, stage)
-        averaged.hand_over()
-        history = progress.history
+        state = _begin(pair, batches, loader_generators(loader), stage)
+        stopped_by, distance = iterate(state, stage)
         if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(distance)):
             logger.warning(worry)
-        D._compiled_call_impl = None  # a compiled D does not run the hooks by which the hand-over finds its last layer
-        pair = bound(G, D, adapter)
-        leave = config.handover == "none" or not {*G.parameters()}.isdisjoint(D.parameters())  # G would change with it
-        resized = 0 if leave else _restore_sizes(pair, batches, progress.sizes, run)
-        handed_over = hand_over(pair, batches, *following_loss(config.handover, adapter), config.r1, run)
-        run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
-        check_weights(G, "G", config)
-        check_weights(D, "D", config)
+        state.averaged.hand_over()
+        handed_over = _handed_over(bound(G, D, adapter), adapter, state, stage)
         batches.close()
+        history = state.history
         summary = {
             "iterations": len(history),
             "seconds": time.perf_counter() - stage.began,
@@ -174,7 +160,6 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "distance_last": history[-1].distance,
             "distance_kept": distance,
             "displacement_last": history[-1].displacement,
-            "layers_resized": resized,
             **handed_over,
         }
         origin = witness.origin(loader, run.processes)
@@ -183,31 +168,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _restore_sizes(pair: Pair, batches: Batches, sizes: list[float], run: Engine) -> int:
-    """D's layers as large as they were; how many weights that changed."""
-    real = judges(pair, batches, run.device)
-    with torch.no_grad(), kept(buffers(pair.G)):
-        fake = [(pair.generate(z), z, batch) for _, z, batch in real]
-    alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
-
-    def on_own_statistics(pair: Pair, samples: Samples) -> Tensor:
-        """Those of each batch, as in the adversarial loop."""
-        with kept(training(*alone), buffers(*alone)):
-            for layer in alone:
-                layer.train()
-            return scores(pair, samples)
-
-    ways = [scores, on_own_statistics] if alone else [scores]
-    with kept(training(pair.D)):
-        likelihood_mode(pair.D)
-        resized = restore_sizes(pair.D, sizes, [partial(f, pair, samples) for f in ways for samples in (real, fake)])
-    run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own batch
-    return resized
-
-
-def _begin(
-    pair: Pair, averaged: AveragedGenerator, batches: Batches, generators: list[torch.Generator], stage: Stage
-) -> Progress:
+def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
     """All that moves, made ready: at the start, or where the checkpoint left it."""
     config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
@@ -218,33 +179,57 @@ def _begin(
     if saved is not None:
         check_same(saved["identity"], same, stage.checkpoints.path)
     seed_all(config.seed, run.index)  # from here on each process draws its own noise
-    average = run.average if run.processes > 1 else None
+    team = Team(run.processes, run.gather, run.average)
     x, z, batch = pair.draw(batches.peek(), run.device)
-    if not config.low_memory:  # it would take a copy of D's weights
-        lay_out(pair.D, lambda: pair.score(x, z, batch), x)
-    if config.compile:
-        pair.D.compile()
-    settle(pair.D, lambda: pair.score(x, z, batch), average)
-    scale = saved["scale"] if saved is not None else spread(x, run.gather)
-    progress = Progress(
+    lay_out(pair.D, lambda: pair.score(x, z, batch), x)
+    settle(pair.D, lambda: pair.score(x, z, batch), team=team)
+    scale = saved["scale"] if saved is not None else sigmas(x, team)
+    state = State(
         pair=pair,
         adam_g=adam_g,
         adam_d=adam_d,
         step=step_size(config.step_size, config.langevin_steps),
-        settings=Settings(config.noise_scale, config.energy_l2, scale, average=average),
-        averaged=averaged,
-        plateau=Plateau(SlicedWasserstein(x, scale), run.gather, run.processes),
+        settings=Settings(config.noise_scale, config.energy_l2, scale, team=team),
+        averaged=AveragedGenerator(pair.G, pair.D, config.averaging),
+        plateau=Plateau(SlicedWasserstein(x, scale), team),
         sizes=layer_sizes(pair.D),
         batches=batches,
         generators=generators,
         identity=same,
-        best_on=torch.device("cpu") if config.low_memory else run.device,
     )
     if saved is not None:
-        progress.load_state_dict(saved, run)
+        state.load_state_dict(saved, run)
     elif run.any(stage.checkpoints.due)[0]:
-        stage.checkpoints.write(progress.state_dict(run))
-    return progress
+        stage.checkpoints.write(state.state_dict(run))
+    return state
+
+
+def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> dict[str, Any]:
+    """Make D fit for the adversarial loss that follows; what was done, for the summary."""
+    config, run, batches = stage.config, stage.run, state.batches
+
+    def draw() -> tuple[Any, Any, Any]:
+        drawn = pair.draw(next(batches), run.device)
+        check_data(drawn[0], "Hand-over")
+        return drawn
+
+    def few() -> list[tuple[Any, Any, Any]]:
+        """At least eight real samples. The last batch is looked at, not used up."""
+        before = (FEW - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
+        return [*(draw() for _ in range(before)), pair.draw(batches.peek(), run.device)]
+
+    resized = 0
+    if config.handover != "none" and {*pair.G.parameters()}.isdisjoint(pair.D.parameters()):  # G would change with it
+        resized = restored_sizes(pair, few(), state.sizes)
+        run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own samples
+    kind, loss = following_loss(config.handover, adapter)
+    told, worries = hand_over(pair, few(), draw, kind, loss, config.r1, state.settings.team)
+    for worry in worries if run.is_main else ():
+        logger.warning(worry)
+    run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])
+    check_weights(pair.G, "G", config)
+    check_weights(pair.D, "D", config)
+    return {"layers_resized": resized, **told}
 
 
 def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:

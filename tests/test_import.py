@@ -28,7 +28,7 @@ FLOORS = (
     ("calling",),
     ("host",),
     ("result",),
-    ("state", "loop"),
+    ("finite", "state", "loop"),
     ("warmup", "pilot"),
     ("cli", "__init__", "__main__"),
 )
@@ -41,10 +41,6 @@ KNOWN = {
     ("calling.inspection", "host.networks"),
     ("calling.inspection", "host.randomness"),
     ("calling.scores", "host.networks"),
-    ("method.hand_over", "host.batches"),
-    ("method.hand_over", "host.engine"),
-    ("method.hand_over", "result.step_report"),
-    ("method.judges", "host.batches"),
 }
 
 DECLARED = {"torch", "accelerate", "safetensors", "huggingface_hub"}

@@ -41,6 +41,15 @@ class BalancedStep:
     pace: float = 1.0
 
     @property
+    def state(self) -> tuple[float | None, float, float]:
+        """What changes from one iteration to the next: a, K before it is rounded, D's pace."""
+        return self.size, self.number, self.pace
+
+    @state.setter
+    def state(self, values: tuple[float | None, float, float]) -> None:
+        self.size, self.number, self.pace = values
+
+    @property
     def steps(self) -> int:
         """K."""
         return round(self.number)
@@ -55,17 +64,17 @@ class BalancedStep:
         if gradient_rms > 0:
             self.size = (noise or 0.06) / gradient_rms
 
-    def update(self, gap: float, spread: float, drift: float = 0.0) -> None:
+    def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
         """Let the chain reach farther, or less far, by the score gap of the iteration that has just ended.
 
         Args:
             gap: mean f(x) − mean f(x̃_K).
-            spread: s.
+            score_std: s, the mean of the standard deviations of f(x) and f(x̃_K).
             drift: How long the drift would have been without the cap, in σ.
         """
         if self.size is None:
             return
-        ratio = gap / spread if spread > 0 else math.copysign(1.0, gap)  # D's that give one score a batch
+        ratio = gap / score_std if score_std > 0 else math.copysign(1.0, gap)  # D's that give one score a batch
         change = math.exp(RATE * min(1.0, max(-1.0, ratio)))
         capped = self.longest is not None and drift > self.longest
         if self.least < self.most and (capped if change > 1 else self.number > self.least):
@@ -92,7 +101,7 @@ class FixedStep(BalancedStep):
         if gradient_rms > 0:
             self.size = self.chosen
 
-    def update(self, gap: float, spread: float, drift: float = 0.0) -> None:
+    def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
         """Stay as it is."""
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from coopinit_plugin.method.team import ALONE, Team
+
 WIDEST = 16_384  # elements of a sample that the projections see; more are sampled at random
 
 
@@ -62,3 +64,16 @@ def _sorted(projections: Tensor) -> Tensor:
         return rows.sort(dim=1).values
     rows.numpy().sort(axis=1)  # in place, 1024 x 128 in 0.24 ms; torch's sort takes 5.9 ms there
     return rows
+
+
+def sigmas(x: Any, team: Team = ALONE) -> list[float]:
+    """σ of each tensor of the samples.
+
+    Args:
+        x: Samples, a tensor ``(N, ...)`` or a nest of such.
+        team: The processes that share the samples.
+    """
+    rows = team.gather(
+        torch.stack([torch.stack(torch.var_mean(leaf.float(), correction=0)) for leaf in tree_leaves(x)])
+    )
+    return (rows[:, :, 0].mean(0) + rows[:, :, 1].var(0, correction=0)).sqrt().tolist()

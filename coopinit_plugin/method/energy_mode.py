@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from coopinit_plugin.method.kept import attributes, buffers, kept, training
+from coopinit_plugin.method.team import ALONE, Team
 
 POWER_ITERATIONS = 15  # as torch's own parametrization runs when it is made
 
@@ -44,7 +45,7 @@ def refresh_statistics(
     forward: Callable[[], object],
     *,
     afresh: bool = False,
-    average: Callable[[list[torch.Tensor]], None] | None = None,
+    team: Team = ALONE,
 ) -> None:
     """Run `forward` once without gradient, with D's normalising layers alone in training mode.
 
@@ -52,7 +53,7 @@ def refresh_statistics(
         discriminator: D.
         forward: Runs D on a real batch.
         afresh: Take this batch's statistics as they are, instead of averaging them in.
-        average: Where several processes share the batch: the mean of tensors over all of them, in place.
+        team: The processes that share the real batch; the running statistics become their mean.
     """
     layers = normalisers(discriminator)
     if not layers:
@@ -62,14 +63,13 @@ def refresh_statistics(
             layer.train()
             layer.momentum = 1.0 if afresh else layer.momentum
         forward()
-        if average is not None:
-            average(running_statistics(discriminator))
+        team.average(running_statistics(discriminator))
 
 
 def settle(
     discriminator: nn.Module,
     forward: Callable[[], object],
-    average: Callable[[list[torch.Tensor]], None] | None = None,
+    team: Team = ALONE,
 ) -> None:
     """Make a fresh D ready for evaluation mode: statistics of real data, singular vectors that have converged.
 
@@ -79,9 +79,9 @@ def settle(
     Args:
         discriminator: D.
         forward: Runs D on a real batch.
-        average: See :func:`refresh_statistics`.
+        team: See :func:`refresh_statistics`.
     """
-    refresh_statistics(discriminator, forward, afresh=True, average=average)
+    refresh_statistics(discriminator, forward, afresh=True, team=team)
     layers = normalisers(discriminator)
     statistics = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
     others = [buffer for buffer in discriminator.buffers() if id(buffer) not in statistics]

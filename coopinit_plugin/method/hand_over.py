@@ -1,84 +1,112 @@
-"""D's logits fitted to the adversarial loss that follows: scores collected, the map found, the map applied."""
+"""The hand-over: D's layers back to their size, and its logits made fit for the adversarial loss that follows."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.engine import Engine
-from coopinit_plugin.method.energy_mode import likelihood_mode
-from coopinit_plugin.method.judges import judges, scores
+from coopinit_plugin.method.energy_mode import likelihood_mode, normalisers
 from coopinit_plugin.method.kept import buffers, frozen, kept, training
 from coopinit_plugin.method.langevin import input_gradient
+from coopinit_plugin.method.layer_sizes import restore_sizes
 from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
-from coopinit_plugin.method.output_layers import find_heads
+from coopinit_plugin.method.output_layers import OutputLayers, find_output_layers
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.result.step_report import check_data
+from coopinit_plugin.method.team import Team
 
-logger = logging.getLogger(__name__)
+Drawn = tuple[Any, Any, Any]  # (x, z, batch)
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
+POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
     'it by one word, config=WarmStartConfig(handover="logistic") (or "hinge", "least_squares", "wasserstein", '
     '"relativistic"), or give yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...).'
 )
-POSITIONS = 8  # of each sample's patch map or time series of scores
 
 
-def hand_over(pair: Pair, batches: Batches, kind: str, loss: Loss | None, r1: float, run: Engine) -> dict[str, Any]:
+class HandedOver(NamedTuple):
+    """What was done.
+
+    Attributes:
+        summary: The map that was applied and how the logits lie now.
+        worries: What the user should know.
+    """
+
+    summary: dict[str, Any]
+    worries: list[str]
+
+
+def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
+    """Give D's layers the sizes they had, judged by its logits of the given samples and of as many generated ones.
+
+    Args:
+        pair: G and D after the warm-up.
+        samples: Real samples, with latents.
+        sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said before the warm-up.
+
+    Returns:
+        The number of weights that were changed.
+    """
+    with torch.no_grad(), kept(buffers(pair.G)):
+        fake = [(pair.generate(z), z, batch) for _, z, batch in samples]
+    alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
+
+    def on_own_statistics(pair: Pair, drawn: list[Drawn]) -> Tensor:
+        """On the statistics of each batch, as in the adversarial loop."""
+        with kept(training(*alone), buffers(*alone)):
+            for layer in alone:
+                layer.train()
+            return _scores(pair, drawn)
+
+    ways = [_scores, on_own_statistics] if alone else [_scores]
+    with kept(training(pair.D)):
+        likelihood_mode(pair.D)
+        return restore_sizes(pair.D, sizes, [partial(way, pair, drawn) for way in ways for drawn in (samples, fake)])
+
+
+def hand_over(
+    pair: Pair,
+    few: list[Drawn],
+    draw: Callable[[], Drawn],
+    kind: str,
+    loss: Loss | None,
+    r1: float,
+    team: Team,
+) -> HandedOver:
     """Scale and shift D's last layer so that the user's D loss is smallest.
 
     Args:
         pair: G and D after the warm-up; D's last layer changes.
-        batches: Real samples.
-        kind: The adversarial loss that follows, ``"none"`` or ``"unit"``.
+        few: Samples by which the layers that scale and shift the logit are found.
+        draw: Gives more of them.
+        kind: The adversarial loss that follows, ``"none"``, or ``"unit"`` if it is not known.
         loss: D's loss ``(f_real, f_fake) -> loss`` on logits, if the kind has one.
-        r1: ``WarmStartConfig.r1``.
-        run: The engine.
-
-    Returns:
-        What was done and how the logits lie now, for the summary.
+        r1: γ of an R1 penalty on real samples.
+        team: The processes that share the samples.
     """
-    samples = judges(pair, batches, run.device)
-    x, z, batch = samples[-1]
-    real, fake = _scores(pair, batches, run)
-    affine, moved = Affine(1.0, 0.0), ""
+    real, fake = _logits(pair, draw, team)
+    affine, moved, worries = Affine(1.0, 0.0), "", []
     if kind != "none":
-        with kept(training(pair.D)):
-            likelihood_mode(pair.D)
-            heads = find_heads(pair.D, lambda: scores(pair, samples))
-        heads = heads.without(pair.G.parameters())
-        scalable, shiftable = bool(heads.scaled), heads.shifted is not None
-        moved = " and ".join(["scale"] * scalable + ["shift"] * shiftable)
-        if kind == "wasserstein":
-            norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
-            affine = critic_scale(real, fake, run.gather(norms).flatten().cpu().double())
-        elif loss is None:
-            if run.is_main:
-                logger.warning(UNKNOWN)
-            affine = unit_scale(real, fake)
-        else:
-            penalty = 0.0
-            if r1 and scalable:
-                penalty = r1 / 2 * float(run.gather(_gradient_norms(pair, x, z, batch).square()).mean())
-            affine = line_search(loss, real, fake, penalty=penalty, scalable=scalable, shiftable=shiftable)
-        affine = Affine(affine.scale if scalable else 1.0, affine.shift if shiftable else 0.0)
-        heads.apply(affine)
+        layers = _output_layers(pair, few)
+        affine = _best_map(pair, few[-1], layers, (real, fake), kind, loss, r1, team)
+        layers.apply(affine)
         real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
+        moved = " and ".join(["scale"] * layers.scales + ["shift"] * layers.shifts)
+        if loss is None and kind != "wasserstein":
+            worries.append(UNKNOWN)
         if not moved:
-            logger.warning(
+            worries.append(
                 "No layer of D's alone was found that scales or shifts its logits (spectral norm and no bias, or G's "
-                "layer, too?): they stay as the warm-up left them, of standard deviation %.2g.",
-                float(real.std()),
+                f"layer, too?): they stay as the warm-up left them, of standard deviation {float(real.std()):.2g}."
             )
-    return {
+    summary = {
         "handover": kind,
         "handover_moved": moved,
         "handover_scale": affine.scale,
@@ -88,12 +116,51 @@ def hand_over(pair: Pair, batches: Batches, kind: str, loss: Loss | None, r1: fl
         "logit_fake_mean": float(fake.mean()),
         "logit_fake_std": float(fake.std(correction=0)),
     }
+    return HandedOver(summary, worries)
 
 
-def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
-    """Logits of up to about a thousand real and as many generated samples, D in training mode as in the loop to come.
+def _output_layers(pair: Pair, few: list[Drawn]) -> OutputLayers:
+    """Those of D alone, not of a G that shares layers with it."""
+    with kept(training(pair.D)):
+        likelihood_mode(pair.D)
+        return find_output_layers(pair.D, lambda: _scores(pair, few)).without(pair.G.parameters())
 
-    Not averaged over a patch map: the user's loss is taken at each position.
+
+def _best_map(
+    pair: Pair,
+    drawn: Drawn,
+    layers: OutputLayers,
+    logits: tuple[Tensor, Tensor],
+    kind: str,
+    loss: Loss | None,
+    r1: float,
+    team: Team,
+) -> Affine:
+    """The map that suits the loss best, of those that the layers allow."""
+    x, z, batch = drawn
+    real, fake = logits
+    if kind == "wasserstein":
+        norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
+        best = critic_scale(real, fake, team.gather(norms).flatten().cpu().double())
+    elif loss is None:
+        best = unit_scale(real, fake)
+    else:
+        penalty = 0.0
+        if r1 and layers.scales:
+            penalty = r1 / 2 * float(team.gather(_gradient_norms(pair, x, z, batch).square()).mean())
+        best = line_search(loss, real, fake, penalty=penalty, scalable=layers.scales, shiftable=layers.shifts)
+    return Affine(best.scale if layers.scales else 1.0, best.shift if layers.shifts else 0.0)
+
+
+def _scores(pair: Pair, samples: list[Drawn]) -> Tensor:
+    """D's logits of all samples, ``(N,)``."""
+    return torch.cat([pair.score(*drawn) for drawn in samples])
+
+
+def _logits(pair: Pair, draw: Callable[[], Drawn], team: Team) -> tuple[Tensor, Tensor]:
+    """D's logits of up to about a thousand real and as many generated samples, in training mode as in the loop to come.
+
+    They are not averaged over a patch map: the user's loss is taken at each position.
     """
     real: list[Tensor] = []
     fake: list[Tensor] = []
@@ -101,17 +168,15 @@ def _scores(pair: Pair, batches: Batches, run: Engine) -> tuple[Tensor, Tensor]:
         pair.D.train()
         found = 0
         while found < FEWEST or (found < SAMPLES and len(real) < BATCHES):
-            x, z, batch = pair.draw(next(batches), run.device)
-            real.append(_spread_out(pair.logits(x, z, batch)))
-            fake.append(_spread_out(pair.logits(pair.generate(z), z, batch)))
-            if not torch.isfinite(real[-1]).all():
-                check_data(x, "Hand-over")
-            found += len(real[-1]) * run.processes
-    rows = run.gather(torch.stack([torch.cat(real).flatten(), torch.cat(fake).flatten()])).transpose(0, 1).flatten(1)
+            x, z, batch = draw()
+            real.append(_thinned(pair.logits(x, z, batch)))
+            fake.append(_thinned(pair.logits(pair.generate(z), z, batch)))
+            found += len(real[-1]) * team.count
+    rows = team.gather(torch.stack([torch.cat(real).flatten(), torch.cat(fake).flatten()])).transpose(0, 1).flatten(1)
     return rows[0].cpu().double(), rows[1].cpu().double()
 
 
-def _spread_out(f: Tensor) -> Tensor:
+def _thinned(f: Tensor) -> Tensor:
     """At most `POSITIONS` scores of each sample, spread evenly over its map."""
     if f.ndim < 2:
         return f.flatten()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from coopinit_plugin.method.energy_mode import refresh_statistics, running_stati
 from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, gradient_rms, langevin
 from coopinit_plugin.method.pair import Pair, detached
-
-Average = Callable[[list[Tensor]], None]
+from coopinit_plugin.method.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Settings:
         scale: σ of each tensor of a sample.
         draw: Source of the chain's noise, ``(mean, std) -> sample``.
         backward: Runs a loss backwards.
-        average: Where several processes share the work: the mean of tensors over all of them, in place.
+        team: The processes that share the work.
     """
 
     noise: float
@@ -39,21 +38,78 @@ class Settings:
     scale: list[float]
     draw: Draw = torch.normal
     backward: Callable[[Tensor], None] = Tensor.backward
-    average: Average | None = None
+    team: Team = ALONE
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one iteration leaves behind, still on the device.
+class Moments(NamedTuple):
+    """What an iteration is judged by: tensors on the device as it leaves them, floats once they are read.
+
+    Attributes:
+        real_mean: Mean f(x).
+        real_variance: Variance of f(x).
+        refined_mean: Mean f(x̃).
+        refined_variance: Variance of f(x̃).
+        displacement: Mean squared displacement of the chain, in σ².
+        drift: How long the chain's last drift would have been without its cap, in σ; 0 if it has none.
+    """
+
+    real_mean: Any
+    real_variance: Any
+    refined_mean: Any
+    refined_variance: Any
+    displacement: Any
+    drift: Any
+
+
+class Outcome(NamedTuple):
+    """What one iteration leaves behind.
 
     Attributes:
         fake: G(z), detached.
-        statistics: Mean f(x), variance of f(x), mean f(x̃), variance of f(x̃), mean squared displacement in σ², the
-            length of drift that `step` asked for in σ (0 where it has no cap).
+        moments: On the device.
     """
 
     fake: Any
-    statistics: Tensor
+    moments: Moments
+
+
+class Statistics(NamedTuple):
+    """The moments of all processes together, as plain floats.
+
+    Attributes:
+        real: Mean f(x).
+        refined: Mean f(x̃_K).
+        score_std: s, the mean of the two standard deviations.
+        displacement: RMS of x̃_K − G(z), in σ.
+        drift: See :class:`Moments`.
+    """
+
+    real: float
+    refined: float
+    score_std: float
+    displacement: float
+    drift: float
+
+    @classmethod
+    def read(cls, moments: Moments, team: Team = ALONE) -> Statistics:
+        """Read the moments from the device, once, and pool those of all processes.
+
+        Args:
+            moments: Of this process.
+            team: The processes that share the work.
+        """
+        rows = team.gather(torch.stack([value.float() for value in moments])).tolist()
+        each = Moments(*zip(*rows, strict=True))
+        real, real_std = _pooled(each.real_mean, each.real_variance)
+        refined, refined_std = _pooled(each.refined_mean, each.refined_variance)
+        displacement, drift = (sum(values) / len(rows) for values in (each.displacement, each.drift))
+        return cls(real, refined, (real_std + refined_std) / 2, displacement**0.5, drift)
+
+
+def _pooled(means: Any, variances: Any) -> tuple[float, float]:
+    """Mean and standard deviation over equal parts, from those of each."""
+    mean = sum(means) / len(means)
+    return mean, (sum(v + (m - mean) ** 2 for m, v in zip(means, variances, strict=True)) / len(means)) ** 0.5
 
 
 def cooperate(
@@ -71,7 +127,7 @@ def cooperate(
         adam_g: G's optimizer.
         adam_d: D's optimizer.
     """
-    refresh_statistics(pair.D, lambda: pair.score(x, z, batch), average=settings.average)
+    refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
     # 1. g = G(z); the chain begins at x̃₀ = g
     g = pair.generate(z)
@@ -83,8 +139,7 @@ def cooperate(
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
         if step.size is None:
             square = gradient_rms(f, g, settings.scale).square()
-            if settings.average is not None:
-                settings.average([square])
+            settings.team.average([square])
             step.start(settings.noise, float(square.sqrt()))
         refined, wanted = langevin(
             f,
@@ -112,20 +167,23 @@ def cooperate(
     for_d = _taken_gradients(adam_d)
 
     # 5. Both step, on the mean gradient of all processes: one message for both
-    if settings.average is not None:
+    if settings.team.count > 1:
         for parameters in (for_g, for_d):  # a layer that one process's samples did not reach
             parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
         gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
-        settings.average([*gradients, *running_statistics(pair.G)])
+        settings.team.average([*gradients, *running_statistics(pair.G)])
     _step(adam_g, for_g)
     _step(adam_d, for_d)
     pair.after_d_step()
 
+    return Outcome(detached(g), _moments(f_real, f_refined, teaching, wanted))
+
+
+def _moments(f_real: Tensor, f_refined: Tensor, teaching: Tensor, wanted: Tensor | None) -> Moments:
     real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
     refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
-    found = [real_mean, real_variance, refined_mean, refined_variance, teaching.detach()]
-    found.append(wanted if wanted is not None else torch.zeros_like(real_mean))
-    return Outcome(detached(g), torch.stack([value.float() for value in found]))
+    drift = torch.zeros_like(real_mean) if wanted is None else wanted
+    return Moments(real_mean, real_variance, refined_mean, refined_variance, teaching.detach(), drift)
 
 
 def _taken_gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:

@@ -16,7 +16,7 @@ DEEPEST = 16  # layers looked at, from the last one back
 
 
 @dataclass(frozen=True)
-class Heads:
+class OutputLayers:
     """What of D to change so that its logit goes through an affine map.
 
     Attributes:
@@ -29,11 +29,21 @@ class Heads:
     shifted: nn.Parameter | None
     per_unit: float
 
-    def without(self, others: Iterable[nn.Parameter]) -> Heads:
+    @property
+    def scales(self) -> bool:
+        """Whether the logit can be scaled."""
+        return bool(self.scaled)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether it can be shifted."""
+        return self.shifted is not None
+
+    def without(self, others: Iterable[nn.Parameter]) -> OutputLayers:
         """What is left where these parameters must not change, such as a G's that shares layers with D."""
         kept = {*others}
         scaled = self.scaled if kept.isdisjoint(self.scaled) else []
-        return Heads(scaled, None if self.shifted in kept else self.shifted, self.per_unit)
+        return OutputLayers(scaled, None if self.shifted in kept else self.shifted, self.per_unit)
 
     @torch.no_grad()
     def apply(self, affine: Affine) -> None:
@@ -45,11 +55,11 @@ class Heads:
 
 
 @torch.no_grad()
-def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
+def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
     """Find the layers in which the logit is linear.
 
     Going back from the last layer called, layers are taken as long as the logit is linear in the factor s by which
-    all their parameters are multiplied together; once the logit itself is multiplied by s, they are the heads. This
+    all their parameters are multiplied together; once the logit itself is multiplied by s, they are the found. This
     finds the one last layer of most D's, the several of a multi-scale or projection D, and none where a spectral norm
     undoes the factor.
 
@@ -69,19 +79,19 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
                 parameter.mul_(factor)
             return f()
 
-    heads: list[nn.Parameter] = []
+    found: list[nn.Parameter] = []
     complete = False
     for layer in layers:
-        tried = heads + [p for p in own_parameters(layer) if not any(p is head for head in heads)]
+        tried = found + [p for p in own_parameters(layer) if not any(p is one for one in found)]
         twice, thrice = scaled(tried, 2.0), scaled(tried, 3.0)
         if _alike(thrice - base, 2 * (twice - base), base) and not _alike(twice, base, base):
-            heads = tried
+            found = tried
             if _alike(twice, 2 * base, base):
                 complete = True
                 break
 
     if complete:
-        layers = [m for m in layers if any(p is head for p in own_parameters(m) for head in heads)]
+        layers = [m for m in layers if any(p is one for p in own_parameters(m) for one in found)]
     for layer in layers[:4]:
         bias = layer._parameters.get("bias")
         if bias is None:
@@ -95,8 +105,8 @@ def find_heads(D: nn.Module, f: Callable[[], Tensor]) -> Heads:
         per_unit = float(up.mean())
         off = max(float((moved - per_unit).abs().max()) for moved in (up, down))  # a ReLU after it would bend one way
         if abs(per_unit) > 1e-6 and off <= 1e-3 * abs(per_unit):
-            return Heads(heads if complete else [], bias, per_unit)
-    return Heads(heads if complete else [], None, 1.0)
+            return OutputLayers(found if complete else [], bias, per_unit)
+    return OutputLayers(found if complete else [], None, 1.0)
 
 
 def own_parameters(module: nn.Module) -> list[nn.Parameter]:

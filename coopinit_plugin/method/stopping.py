@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin.method.team import ALONE, Team
 
 EVERY = 16  # iterations between readings of the distance
 WINDOW = 1024  # samples in one reading, the newest ones
@@ -44,16 +44,14 @@ class Plateau:
 
     Attributes:
         distance: What is read.
-        gather: One row per process, where several share the samples.
-        processes: How many do.
+        team: The processes that share the samples.
         readings: All so far, in σ.
         best: The smallest mean of four readings so far.
         at_best: Whether the newest reading gave it.
     """
 
     distance: SlicedWasserstein
-    gather: Callable[[Tensor], Tensor] = field(default=lambda rows: rows[None], repr=False)
-    processes: int = 1
+    team: Team = ALONE
     readings: list[float] = field(default_factory=list)
     best: float = float("inf")
     at_best: bool = False
@@ -76,12 +74,14 @@ class Plateau:
             del self._real[0], self._fake[0]
         if self._seen % EVERY or (self._samples(self._fake) < WINDOW and len(self._fake) < OLDEST):
             return
-        both = self.gather(torch.stack([torch.cat(self._real), torch.cat(self._fake)])).transpose(0, 1).flatten(1, 2)
+        both = (
+            self.team.gather(torch.stack([torch.cat(self._real), torch.cat(self._fake)])).transpose(0, 1).flatten(1, 2)
+        )
         self.read(float(self.distance.between(both[0], both[1])))
 
     def _samples(self, parts: list[Tensor]) -> int:
         """Of all processes."""
-        return sum(len(part) for part in parts) * self.processes
+        return sum(len(part) for part in parts) * self.team.count
 
     def read(self, distance: float) -> None:
         """Take one reading."""

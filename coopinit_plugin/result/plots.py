@@ -170,7 +170,7 @@ def _curves(history: list[StepReport]) -> list[tuple[str, list[tuple[int, float]
     new = [pair for pair, before in zip(read, [(0, None), *read], strict=False) if pair[1] != before[1]]
     return [
         ("Distance to the data, σ", new, False),
-        ("Score gap, in its spreads", [(row.iteration, row.gap / max(row.spread, 1e-12)) for row in history], True),
+        ("Score gap, in its spreads", [(row.iteration, row.gap / max(row.score_std, 1e-12)) for row in history], True),
         ("Chain displacement, σ", [(row.iteration, row.displacement) for row in history], False),
         ("Langevin step size", [(row.iteration, row.step_size) for row in history], False),
     ]

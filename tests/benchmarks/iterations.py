@@ -72,7 +72,7 @@ class Library(Contender):
         given = self.step, self.settings, self.adam_g, self.adam_d
         outcome = cooperate(self.pair, self.x, self.z, self.x, *given)
         self.averaged.update(2)
-        outcome.statistics.tolist()
+        torch.stack(list(outcome.moments)).tolist()
 
 
 class Adversarial(Contender):

@@ -9,18 +9,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from networks import (
-    Lambda,
     Z,
     assert_warmed,
     mlp_pair,
-    short,
     vectors,
     warm,
 )
 from snapshot import Snapshot, bits, state_bits
 from torch import nn
 
-from coopinit_plugin import CoopInitError, warm_start
+from coopinit_plugin import CoopInitError
 
 
 def wrapped(kind, module):
@@ -61,57 +59,6 @@ def test_wrappers_are_seen_through(kind, used):
         reference = mlp_pair()[0]
         reference.load_state_dict(result.generator_state)
         assert torch.allclose(G(z).float(), reference(z), atol=0.05)
-
-
-def test_config_compile_gives_the_same_weights(monkeypatch):
-    compiled = []
-    original = nn.Module.compile
-
-    def eager(module, *arguments, **options):
-        compiled.append(type(module))
-        original(module, backend="eager")
-
-    monkeypatch.setattr(nn.Module, "compile", eager)
-    G, D = mlp_pair()
-    plain = warm(*copy.deepcopy((G, D)), vectors())
-    before = Snapshot(G, D)
-    result = warm(G, D, vectors(), config=short(compile=True))
-    before.assert_only_values_changed()
-    assert compiled == [nn.Sequential]
-    assert result.summary["handover_moved"] == "scale and shift"
-    for key, value in plain.discriminator_state.items():
-        assert torch.allclose(value, result.discriminator_state[key], atol=1e-5)
-
-
-def ending_in(last):
-    """D's of vectors that end in a sigmoid, seen by a hook (a module) or by a torch function mode (a function)."""
-    G, D = mlp_pair()
-    return G, nn.Sequential(*D, last)
-
-
-@pytest.mark.parametrize(
-    "last", [nn.Identity(), nn.Sigmoid(), Lambda(torch.sigmoid)], ids=["logit", "module", "function"]
-)
-def test_a_compiled_d_gives_the_same_score_as_a_plain_one(last, monkeypatch):
-    """Also where a sigmoid's input is taken by a hook made anew at each call: the graph has to run that one.
-
-    Three graphs, for D without a gradient, in the chain, and as it is trained: none is made again, none is split. Torch
-    2.6 makes one for each of the first calls where a function mode is new, until it gives up.
-    """
-    original = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: original(module, backend="aot_eager", fullgraph=True))
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    plain, compiled = (
-        warm_start(*ending_in(last), vectors(), config=short(iterations=12, compile=compile), progress=False)
-        for compile in (False, True)
-    )
-    assert compiled.summary["handover_moved"] == plain.summary["handover_moved"]
-    again = isinstance(last, Lambda) and torch.__version__.startswith("2.6.")
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3 or again
-    for key, value in plain.discriminator_state.items():
-        assert torch.allclose(value, compiled.discriminator_state[key], atol=1e-5)
-    assert [row.real for row in compiled.history] == pytest.approx([row.real for row in plain.history], abs=1e-5)
 
 
 def test_averaged_copies_get_gs_weights():

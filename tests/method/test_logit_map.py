@@ -13,9 +13,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, softplus
 
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, infer_sign, warm_start
-from coopinit_plugin.calling.adapter import bound, following_loss
-from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.method.judges import judges
+from coopinit_plugin.calling.adapter import following_loss
 from coopinit_plugin.method.logit_map import LOSSES, Affine, critic_scale, line_search, unit_scale
 
 SMALLEST, WIDEST = 0.05, 12.0  # standard deviations that the logits may get
@@ -412,12 +410,3 @@ def test_batches_of_one_sample_are_judged_together():
     far = [20 * torch.randn(1, 6) + 40 for _ in range(200)]
     config = WarmStartConfig(iterations=40, handover="least_squares")
     assert warm_start(G, D, far, config=config, progress=False).summary["handover_moved"] == ""
-
-
-@pytest.mark.parametrize(("size", "count"), [(1, 8), (3, 3), (7, 2), (8, 1), (64, 1)])
-def test_eight_samples_at_least_are_the_judges(size, count):
-    given = [torch.full((size, 2), float(index)) for index in range(10)]
-    batches = Batches(given, torch.device("cpu"))
-    drawn = judges(bound(*mlp_pair(), hooks()), batches, torch.device("cpu"))
-    assert [float(x[0, 0]) for x, _, _ in drawn] == list(range(count))
-    assert float(next(batches)[0, 0]) == count - 1  # the last one is still the next

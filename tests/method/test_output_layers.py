@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from coopinit_plugin.method.logit_map import Affine
-from coopinit_plugin.method.output_layers import find_heads
+from coopinit_plugin.method.output_layers import find_output_layers
 
 WIDTH = 6
 
@@ -152,12 +152,12 @@ def test_afterwards_the_logit_is_scaled_and_shifted_on_new_data(name):
     _, scalable, shiftable = CASES[name]
     x, new = torch.randn(16, 2, 4, 4).double(), torch.randn(64, 2, 4, 4).double() * 2
     before = state_bits(D)
-    heads = find_heads(D, lambda: scores(D, x))
+    found = find_output_layers(D, lambda: scores(D, x))
     assert state_bits(D) == before
-    assert (bool(heads.scaled), heads.shifted is not None) == (scalable, shiftable)
+    assert (bool(found.scaled), found.shifted is not None) == (scalable, shiftable)
     with torch.no_grad():
         old = scores(D, new)
-        heads.apply(Affine(3.7 if scalable else 1.0, -0.4 if shiftable else 0.0))
+        found.apply(Affine(3.7 if scalable else 1.0, -0.4 if shiftable else 0.0))
         expected = (3.7 if scalable else 1.0) * (old - (0.4 if shiftable else 0.0))
         assert torch.allclose(scores(D, new), expected, rtol=1e-6, atol=1e-6)
     assert all(parameter.requires_grad for parameter in D.parameters())
@@ -167,11 +167,11 @@ def test_afterwards_the_logit_is_scaled_and_shifted_on_new_data(name):
 def test_applying_the_inverse_leads_back(name):
     D = ready(name)
     x = torch.randn(16, 2, 4, 4).double()
-    heads = find_heads(D, lambda: scores(D, x))
+    found = find_output_layers(D, lambda: scores(D, x))
     with torch.no_grad():
         old = scores(D, x)
-        heads.apply(Affine(20.0, 1.5))
-        heads.apply(Affine(1 / 20.0, -1.5 * 20.0))
+        found.apply(Affine(20.0, 1.5))
+        found.apply(Affine(1 / 20.0, -1.5 * 20.0))
         assert torch.allclose(scores(D, x), old)
 
 
@@ -179,27 +179,27 @@ def test_parameters_come_back_exactly_where_multiplying_and_dividing_would_round
     D = nn.Sequential(nn.Flatten(), nn.Linear(32, 1))  # single precision
     x = torch.randn(16, 2, 4, 4)
     before = Snapshot(D)
-    find_heads(D, lambda: D(x).flatten())
+    find_output_layers(D, lambda: D(x).flatten())
     before.assert_unchanged()
 
 
 def test_only_the_last_layer_is_touched_where_it_serves():
     D = ready("linear")
     x = torch.randn(16, 2, 4, 4).double()
-    heads = find_heads(D, lambda: scores(D, x))
-    assert {id(p) for p in heads.scaled} == {id(D[2].weight), id(D[2].bias)}
-    assert heads.shifted is D[2].bias
-    assert heads.per_unit == pytest.approx(1.0)
+    found = find_output_layers(D, lambda: scores(D, x))
+    assert {id(p) for p in found.scaled} == {id(D[2].weight), id(D[2].bias)}
+    assert found.shifted is D[2].bias
+    assert found.per_unit == pytest.approx(1.0)
 
 
 def test_a_negated_score_is_shifted_the_other_way():
     D = ready("linear")
     x = torch.randn(16, 2, 4, 4).double()
-    heads = find_heads(D, lambda: -scores(D, x))
-    assert heads.per_unit == pytest.approx(-1.0)
+    found = find_output_layers(D, lambda: -scores(D, x))
+    assert found.per_unit == pytest.approx(-1.0)
     with torch.no_grad():
         old = -scores(D, x)
-        heads.apply(Affine(2.0, 0.5))
+        found.apply(Affine(2.0, 0.5))
         assert torch.allclose(-scores(D, x), 2 * (old + 0.5))
 
 
@@ -209,18 +209,18 @@ def test_a_d_that_gives_one_constant_score_is_left_alone():
     nn.init.zeros_(D[1].bias)
     x = torch.randn(16, 2, 4, 4)
     before = Snapshot(D)
-    heads = find_heads(D, lambda: D(x).flatten())
+    found = find_output_layers(D, lambda: D(x).flatten())
     before.assert_unchanged()
-    assert heads.scaled == []
+    assert found.scaled == []
 
 
 def test_a_d_that_ends_in_a_relu_is_scaled_but_not_shifted():
     D = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.ReLU())
     torch.nn.init.constant_(D[2].bias, 0.5)
     x = torch.randn(32, 3)
-    heads = find_heads(D, lambda: D(x).flatten())
-    assert heads.scaled
-    assert heads.shifted is None
+    found = find_output_layers(D, lambda: D(x).flatten())
+    assert found.scaled
+    assert found.shifted is None
 
 
 class ByForward(nn.Module):
@@ -237,15 +237,15 @@ class ByForward(nn.Module):
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_last_layer_that_is_run_by_its_forward_is_found(bias):
     D, x = ByForward(bias), torch.randn(32, 3)
-    heads = find_heads(D, lambda: D(x).flatten())
-    assert [id(p) for p in heads.scaled] == [id(p) for p in D.last.parameters()]
-    assert heads.shifted is D.last.bias
+    found = find_output_layers(D, lambda: D(x).flatten())
+    assert [id(p) for p in found.scaled] == [id(p) for p in D.last.parameters()]
+    assert found.shifted is D.last.bias
 
 
 def test_layers_of_g_are_left_out():
     D, x = nn.Linear(3, 1), torch.randn(32, 3)
-    heads = find_heads(D, lambda: D(x).flatten())
-    assert (heads.without([nn.Parameter(torch.ones(1))]).scaled, heads.shifted) == (heads.scaled, D.bias)
-    without = heads.without([D.weight])
+    found = find_output_layers(D, lambda: D(x).flatten())
+    assert (found.without([nn.Parameter(torch.ones(1))]).scaled, found.shifted) == (found.scaled, D.bias)
+    without = found.without([D.weight])
     assert (without.scaled, without.shifted) == ([], D.bias)
-    assert heads.without(D.parameters()).shifted is None
+    assert found.without(D.parameters()).shifted is None

@@ -1,0 +1,34 @@
+"""The processes that share a warm-up, as far as the method has to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+def _own_row(values: Tensor) -> Tensor:
+    return values[None]
+
+
+def _own_mean(tensors: list[Tensor]) -> None:
+    """The mean over one process is the value itself."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """How the processes talk. Without arguments: one process that works alone.
+
+    Attributes:
+        count: How many processes there are.
+        gather: Collects a tensor of every process, one row each, in their order.
+        average: Replaces each tensor, in place, by its mean over all processes.
+    """
+
+    count: int = 1
+    gather: Callable[[Tensor], Tensor] = _own_row
+    average: Callable[[list[Tensor]], None] = _own_mean
+
+
+ALONE = Team()
