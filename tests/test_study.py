@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from examples.helpers import digits
 from examples.study import cost, figures, once, report, tasks
 from examples.study.__main__ import main
+from examples.study.arms import ARMS
 from examples.study.fidelity import fidelity
 from examples.study.objectives import OBJECTIVES
 from examples.study.plans import PARTS, Plan, Setting, plans
@@ -150,6 +152,11 @@ def test_every_run_of_the_study_is_planned_once():
         keys = [plan.key for plan in plans(part)]
         assert len(set(keys)) == len(keys)
     assert len({plan.setting for plan in plans("grid")}) == 60
+
+
+@pytest.mark.parametrize("name", [name for arm in ARMS.values() for name in arm.without])
+def test_the_parts_that_are_taken_away_are_there(name):
+    assert pkgutil.resolve_name(name)
 
 
 def test_medians_pairs_and_costs_that_were_never_reached():
