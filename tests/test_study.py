@@ -205,12 +205,11 @@ def test_rows_of_several_processes_stay_whole(tmp_path):
     assert keys == {("a, b", str(writer), str(seed)) for writer in range(3) for seed in range(50)}
 
 
+@pytest.mark.timeout(1800)  # ends a run that hangs; a loaded machine is not one
 def test_the_quick_study_runs_resumes_and_reports(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     chosen = ["run", "series", "--quick", "--only", "series/non_saturating/none", "--folder", str(tmp_path)]
-    first = subprocess.run(
-        [sys.executable, "-m", "examples.study", *chosen], cwd=ROOT, capture_output=True, text=True, timeout=250
-    )
+    first = subprocess.run([sys.executable, "-m", "examples.study", *chosen], cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     table = Table(tmp_path / "results" / "series.csv")
     rows = table.rows()
