@@ -238,3 +238,8 @@ def test_no_function_has_more_than_45_lines():
                 if length > 45:
                     long[f"{file}.{node.name}"] = length
     assert long == {}
+
+
+def test_the_methods_readme_says_what_every_file_holds():
+    told = re.findall(r"`(\w+)\.py`", (PACKAGE / "method" / "README.md").read_text(encoding="utf-8"))
+    assert sorted(told) == sorted({file.removeprefix("method.") for file in METHOD} - {"__init__"})
