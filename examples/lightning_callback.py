@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 import coopinit_plugin
 from examples.dcgan.networks import Discriminator, Generator, weights_init
 from examples.dcgan.run import sample
-from examples.digits import StackedDigits, coverage
+from examples.helpers.digits import StackedDigits, coverage
 
 
 class WarmStart(lightning.Callback):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from examples.dcgan.data import digits_task, folder_task
 from examples.dcgan.run import start
-from examples.runs import Run, compared, parser, refusing_data, report
-from examples.story import save_grid, save_story
+from examples.helpers.runs import Run, compared, parser, refusing_data, report
+from examples.helpers.story import save_grid, save_story
 
 
 def main() -> None:

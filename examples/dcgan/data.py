@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from coopinit_plugin.method.distance import SlicedWasserstein
-from examples.digits import StackedDigits, coverage
+from coopinit_plugin import SlicedWasserstein
+from examples.helpers.digits import StackedDigits, coverage
 
 
 @dataclass(frozen=True)

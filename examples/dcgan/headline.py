@@ -13,7 +13,7 @@ from statistics import median
 
 from examples.dcgan.data import digits_task
 from examples.dcgan.run import start as start_of
-from examples.digits import coverage
+from examples.helpers.digits import coverage
 
 FILE = Path(__file__).with_name("headline.csv")
 ITERATIONS = 800

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from examples.dcgan.data import Task
 from examples.dcgan.networks import Discriminator, Generator
 from examples.dcgan.train import train
-from examples.runs import Run
+from examples.helpers.runs import Run
 
 BATCH = 64
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from examples.runs import Run, compared, parser, refusing_data, report
+from examples.helpers.runs import Run, compared, parser, refusing_data, report
+from examples.helpers.story import finish
 from examples.sngan_conditional.data import Digits, blocks_for, folder_of_classes
 from examples.sngan_conditional.networks import pair
 from examples.sngan_conditional.train import train
-from examples.story import finish
 
 
 def main() -> None:

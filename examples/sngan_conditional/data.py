@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin import SlicedWasserstein
 from examples.dcgan.data import ImageFolder
-from examples.digits import digits, read
+from examples.helpers.digits import digits, read
 from examples.sngan_conditional.networks import Generator
 
 MOST = 174  # images of a class that are judged: as many as there are of the rarest digit

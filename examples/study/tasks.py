@@ -13,8 +13,8 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from coopinit_plugin.method.distance import SlicedWasserstein
-from examples.digits import StackedDigits, digits, read, spread
+from coopinit_plugin import SlicedWasserstein
+from examples.helpers.digits import StackedDigits, digits, read, spread
 from examples.study import networks
 from examples.study.fidelity import PrincipalComponents, fidelity
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from examples.dcgan.data import Task, distance_task, folder_task
-from examples.digits import StackedDigits
-from examples.runs import Run, compared, parser, refusing_data, report
-from examples.story import finish
+from examples.helpers.digits import StackedDigits
+from examples.helpers.runs import Run, compared, parser, refusing_data, report
+from examples.helpers.story import finish
 from examples.study.tasks import photograph_patches
 from examples.stylegan2.model import Discriminator, Generator
 from examples.stylegan2.train import train

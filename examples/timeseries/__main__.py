@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from examples.runs import Run, compared, parser, refusing_data, report
-from examples.story import COLOURS, finish
+from examples.helpers.runs import Run, compared, parser, refusing_data, report
+from examples.helpers.story import COLOURS, finish
 from examples.timeseries.detection import STEPS, of_folder, simulated
 from examples.timeseries.networks import Discriminator, Generator
 from examples.timeseries.train import train

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin import SlicedWasserstein
 from examples.timeseries.data import WINDOW, cut, defects, recordings, windows
 from examples.timeseries.networks import detector
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from examples.runs import Run, compared, parser, refusing_data, report
-from examples.story import finish
+from examples.helpers.runs import Run, compared, parser, refusing_data, report
+from examples.helpers.story import finish
 from examples.translation.data import Outlines, two_folders
 from examples.translation.networks import Discriminator, Generator
 from examples.translation.train import train

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 from torch.utils.data import Dataset
 
-from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin import SlicedWasserstein
 from examples.dcgan.data import ImageFolder
-from examples.digits import digits
+from examples.helpers.digits import digits
 
 SIZE = 16
 COLUMNS = 9  # of a picture

@@ -10,7 +10,6 @@ What a warm-up holds between two iterations beside the user's G and D, in units 
 |---|---|---|---|---|
 | 1 | 2 | ½ | 1 | 3½ or 4½ |
 
-With ``low_memory=True`` the copies are the user's own tensors and the best moment waits on the CPU: 2½ are left.
 The last column is counted, too: bytes of all tensors then alive, less the user's networks and data. Gradients (1) are
 held from each backward pass to the step of the optimizers. When the loop is over, Adams and the best moment are gone
 before the result's CPU copy (1) is made, and with it the values that the user's networks go back to if the writing of
@@ -39,16 +38,11 @@ class WarmStart(Contender):
     """The whole call, on networks of the user's."""
 
     iterations: int | str = 3
-    low_memory = False
     alive = 0.0
 
     def __call__(self) -> None:
         config = WarmStartConfig(
-            iterations=self.iterations,
-            langevin_steps=self.steps,
-            max_iterations=3,
-            handover="none",
-            low_memory=self.low_memory,
+            iterations=self.iterations, langevin_steps=self.steps, max_iterations=3, handover="none"
         )
         warm_start(self.G, self.D, [self.x], config=config, callback=self.count, progress=False)
 
@@ -60,12 +54,6 @@ class WarmStart(Contender):
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.layout == torch.strided
         }
         self.alive = sum(sizes.values()) / 2**20
-
-
-class WarmStartInPlace(WarmStart):
-    """In the networks themselves."""
-
-    low_memory = True
 
 
 class WarmStartAuto(WarmStart):
@@ -84,7 +72,6 @@ RUNS = {
     "plain script": PlainScript,
     "warm_start, iterations=3": WarmStart,
     "warm_start, auto": WarmStartAuto,
-    "warm_start, low_memory": WarmStartInPlace,
 }
 
 
@@ -121,11 +108,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| pair | weights, MB | adversarial step, MB | "
-        + " | ".join(list(RUNS)[1:])
-        + " | copies held: 3, auto, low_memory |"
-    )
+    print("| pair | weights, MB | adversarial step, MB | " + " | ".join(list(RUNS)[1:]) + " | copies held: 3, auto |")
     print("|---" * (len(RUNS) + 3) + "|")
     for case in [name for name in CASES if not name.startswith("tiny")]:
         told = {run: once(case, run, asked.steps) for run in RUNS}

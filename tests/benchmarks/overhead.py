@@ -51,7 +51,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of a warm-up beside its iterations.")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--case", default="DCGAN 64²", choices=list(CASES))
-    parser.add_argument("--compile", action="store_true", help="with WarmStartConfig(compile=True)")
     parser.add_argument("--steps", type=int, default=5, metavar="K")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,7 +62,7 @@ def main() -> None:
     loader = [case.data(DEVICE)[0] for _ in range(16)]
     for net in (G, D):
         torch.optim.Adam(net.parameters())  # the user's own; the first one of all imports half of torch
-    config = WarmStartConfig(iterations=asked.iterations, langevin_steps=asked.steps, compile=asked.compile)
+    config = WarmStartConfig(iterations=asked.iterations, langevin_steps=asked.steps)
     began, on_the_wall = clock(), time.perf_counter()
     warm_start(G, D, loader, config=config, accelerator=Accelerator(cpu=DEVICE == "cpu"), progress=False)
     total, wall = clock() - began, time.perf_counter() - on_the_wall

@@ -11,11 +11,15 @@ import argparse
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from coopinit_plugin.method import iteration, langevin
+from coopinit_plugin.method.pair import Pair
 from examples.study.cost import clock
 from tests.benchmarks.iterations import Library
 from tests.benchmarks.networks import CASES
@@ -72,27 +76,21 @@ def measure(case: str, steps: int, iterations: int) -> dict[str, float]:
     for adam in (run.adam_g, run.adam_d):
         adam.step = clock.timed(adam.step, ADAM)
     whole = clock.timed(run.__call__, REST)
+    run.pair = dataclasses.replace(run.pair, generate=clock.timed(run.pair.generate, G_PASS))
+
+    def put_on_the_clock(owner: Any, name: str, part: str) -> AbstractContextManager:
+        return patch.object(owner, name, clock.timed(getattr(owner, name), part))
+
     with (
-        patch("coopinit_plugin.method.iteration.langevin", clock.timed(_original("iteration", "langevin"), MOVES)),
-        patch(
-            "coopinit_plugin.method.langevin.input_gradient",
-            clock.timed(_original("langevin", "input_gradient"), CHAIN),
-        ),
-        patch(
-            "coopinit_plugin.method.iteration.refresh_statistics",
-            clock.timed(_original("iteration", "refresh_statistics"), STATISTICS),
-        ),
-        patch.object(type(run.pair), "score", clock.timed(type(run.pair).score, D_PASS)),
-        patch.object(type(run.pair), "generate", clock.timed(type(run.pair).generate, G_PASS)),
+        put_on_the_clock(iteration, "langevin", MOVES),
+        put_on_the_clock(langevin, "input_gradient", CHAIN),
+        put_on_the_clock(iteration, "refresh_statistics", STATISTICS),
+        put_on_the_clock(Pair, "score", D_PASS),
     ):
         for _ in range(iterations):
             whole()
     total = sum(clock.seconds.values())
     return {part: clock.seconds[part] / total for part in PARTS}
-
-
-def _original(module: str, name: str) -> Callable:
-    return getattr(__import__(f"coopinit_plugin.{module}", fromlist=[name]), name)
 
 
 def main() -> None:

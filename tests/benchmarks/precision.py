@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.method import iteration
 from examples.dcgan.networks import Discriminator, Generator, weights_init
-from examples.digits import StackedDigits, coverage
+from examples.helpers.digits import StackedDigits, coverage
 
 
 def once(way: str, seed: int) -> tuple[int, float]:
@@ -28,25 +30,25 @@ def once(way: str, seed: int) -> tuple[int, float]:
     torch.manual_seed(seed)
     G, D = Generator().apply(weights_init), Discriminator().apply(weights_init)
     loader = torch.utils.data.DataLoader(StackedDigits(seed=seed), 64, shuffle=True, drop_last=True)
-    original = iteration.langevin
+    langevin, autocast, in_chain = iteration.langevin, Engine.precision, False
 
-    def single(score, x, **given):
-        cell = next(cell.cell_contents for cell in score.__closure__ if hasattr(cell.cell_contents, "precision"))
-        autocast, cell.precision = cell.precision, nullcontext
+    def chain(*given, **named):
+        nonlocal in_chain
+        in_chain = way == "chain in single"
         try:
-            return original(score, x, **given)
+            return langevin(*given, **named)
         finally:
-            cell.precision = autocast
+            in_chain = False
 
-    iteration.langevin = single if way == "chain in single" else original
-    try:
+    def precision(run: Engine) -> AbstractContextManager:
+        return nullcontext() if in_chain else autocast(run)
+
+    with patch.object(iteration, "langevin", chain), patch.object(Engine, "precision", precision):
         accelerator = Accelerator(mixed_precision="no" if way == "single" else "bf16", cpu=True)
         began = time.perf_counter()
         config = WarmStartConfig(iterations=200, seed=seed)
         warm_start(G, D, loader, config=config, accelerator=accelerator, progress=False)
         seconds = time.perf_counter() - began
-    finally:
-        iteration.langevin = original
     with torch.no_grad():
         return coverage(torch.cat([G(torch.randn(1000, 64, 1, 1)) for _ in range(10)]))[0], seconds
 

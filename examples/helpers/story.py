@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from examples.runs import Run
+from examples.helpers.runs import Run
 
 matplotlib.use("Agg")  # draws into files, with or without a display
 
