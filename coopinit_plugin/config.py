@@ -44,9 +44,6 @@ class WarmStartConfig:
         r1: γ of the R1 penalty γ/2·E‖∇f(x)‖² that your loss puts on real samples (10 in StyleGAN2); 0 where there is
             none. Logits as steep as the loss alone asks for would be flattened by it at once.
         seed: Seeds every random generator during the warm-up; their states are put back after it.
-        low_memory: For networks that hardly fit: work in your networks' own tensors instead of copies of them. Their
-            values wait on the CPU (in a temporary file, where they are there already) and come back, bit for bit, after
-            an error or an interrupt; a process that is killed loses them. The best moment's weights wait there, too.
         compile: Run D through ``torch.compile``. On a CPU it did not pay: on a DCGAN of 32×32 images an iteration took
             0.94 to 1.01 of its time without, and compiling 5 seconds (21 the first time), so that it breaks even after
             450 iterations at best, or never (``python -m tests.benchmarks.overhead --case "DCGAN 32²" --compile``).
@@ -70,7 +67,6 @@ class WarmStartConfig:
     handover: str = "auto"
     r1: float = 0.0
     seed: int = 0
-    low_memory: bool = False
     compile: bool = False
 
     def __new__(cls, *_: Any, **given: Any) -> WarmStartConfig:
@@ -120,7 +116,7 @@ class WarmStartConfig:
                 f"one of {known}" + (f"; did you mean {near[0]!r}?" if near else "") + " For a loss of your own give"
                 " adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)",
             )
-        for name in ("low_memory", "compile"):
+        for name in ("compile",):
             if not isinstance(getattr(self, name), bool):
                 self._refuse(name, getattr(self, name), "True or False")
 

@@ -15,7 +15,6 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.host.engine import Engine
-from coopinit_plugin.host.signals import Termination
 from coopinit_plugin.method.iteration import cooperate
 from coopinit_plugin.result.step_report import Statistics, StepReport
 from coopinit_plugin.state import Progress
@@ -56,12 +55,9 @@ def iterate(progress: Progress, stage: Stage) -> tuple[str, float | None]:
     before = history[-1].seconds if history else 0.0
     began = last = time.perf_counter()
     hidden = not (stage.progress and run.is_main)
-    with (
-        Termination(stage.checkpoints.path is not None) as termination,
-        tqdm(
-            total=config.most_iterations, initial=len(history), desc="CoopInit", bar_format=BAR, disable=hidden
-        ) as bar,
-    ):
+    with tqdm(
+        total=config.most_iterations, initial=len(history), desc="CoopInit", bar_format=BAR, disable=hidden
+    ) as bar:
         for iteration in range(len(history) + 1, config.most_iterations + 1):
             x, z, batch = pair.draw(next(progress.batches), run.device)
             for group in progress.adam_d.param_groups:
@@ -96,7 +92,7 @@ def iterate(progress: Progress, stage: Stage) -> tuple[str, float | None]:
             stopped = stage.callback is not None and run.is_main and stage.callback(report) is False
             late = before + now - stage.began + (now - last) > (config.max_seconds or math.inf)
             last = now
-            stopped, late, ended, due = run.any(stopped, late, termination.asked, stage.checkpoints.due)
+            stopped, late, due = run.any(stopped, late, stage.checkpoints.due)
             if stopped:
                 return "callback", plateau.last
             if config.iterations == "auto":
@@ -106,10 +102,8 @@ def iterate(progress: Progress, stage: Stage) -> tuple[str, float | None]:
                     return plateau.verdict, _best_kept(progress)
             if late:
                 return "max_seconds", _best_kept(progress)
-            if ended or due:
+            if due:
                 stage.checkpoints.write(progress.state_dict(run))
-            if ended:
-                termination.obey(stage.checkpoints.path)
     if config.iterations == "auto":
         return "max_iterations", _best_kept(progress)
     return "iterations", plateau.last

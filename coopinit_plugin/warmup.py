@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.backup import backed_up
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, settings, tensors_of
 from coopinit_plugin.host.engine import Engine, engine
@@ -94,39 +92,35 @@ def warm_start(
     config = config if config is not None else WarmStartConfig()
     averaged = list(ema)
     _check_arguments(config, adapter, output_dir, resume)
-    with backed_up([generator, discriminator, *averaged]) if config.low_memory else nullcontext():
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            borrowed_randomness(config.seed, loader),
-            engine(accelerator, _device(generator)) as run,
-            run.failing_together(),
-            explained_memory(),
-        ):
-            checkpoints = Checkpoints(output_dir, run.is_main)
-            finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
-            begun, finished = run.any(
-                resume and run.is_main and checkpoints.exists, resume and run.is_main and finished
-            )
-            if finished and not begun and output_dir is not None:
-                result = _finished(output_dir, config)
-            else:
-                if not begun:
-                    checkpoints.remove()
-                saved = checkpoints.read() if begun else None
-                stage = Stage(config, run, checkpoints, saved, callback, progress)
-                result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
-                if output_dir is not None and run.is_main:
-                    result.save_pretrained(output_dir)
-                    checkpoints.remove()
-        give_back(
-            [
-                ("generator", generator, result.generator_state),
-                ("discriminator", discriminator, result.discriminator_state),
-                *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
-            ],
-            backed_up=config.low_memory,
-        )
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        borrowed_randomness(config.seed, loader),
+        engine(accelerator, _device(generator)) as run,
+        run.failing_together(),
+        explained_memory(),
+    ):
+        checkpoints = Checkpoints(output_dir, run.is_main)
+        finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
+        begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
+        if finished and not begun and output_dir is not None:
+            result = _finished(output_dir, config)
+        else:
+            if not begun:
+                checkpoints.remove()
+            saved = checkpoints.read() if begun else None
+            stage = Stage(config, run, checkpoints, saved, callback, progress)
+            result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
+            if output_dir is not None and run.is_main:
+                result.save_pretrained(output_dir)
+                checkpoints.remove()
+    give_back(
+        [
+            ("generator", generator, result.generator_state),
+            ("discriminator", discriminator, result.discriminator_state),
+            *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
+        ]
+    )
     return result
 
 
@@ -138,7 +132,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
         run.loader(loader) as (part, is_part),
     ):
-        G, D = (net.to(run.device) for net in copies(generator, discriminator, in_place=config.low_memory))
+        G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         generators = loader_generators(loader)
         batches = Batches(part, run.device, generators)
@@ -220,8 +214,7 @@ def _begin(
     seed_all(config.seed, run.index)  # from here on each process draws its own noise
     average = run.average if run.processes > 1 else None
     x, z, batch = pair.draw(batches.peek(), run.device)
-    if not config.low_memory:  # it would take a copy of D's weights
-        lay_out(pair.D, lambda: pair.score(x, z, batch), x)
+    lay_out(pair.D, lambda: pair.score(x, z, batch), x)
     if config.compile:
         pair.D.compile()
     settle(pair.D, lambda: pair.score(x, z, batch), average)
@@ -238,7 +231,7 @@ def _begin(
         batches=batches,
         generators=generators,
         identity=same,
-        best_on=torch.device("cpu") if config.low_memory else run.device,
+        best_on=run.device,
     )
     if saved is not None:
         progress.load_state_dict(saved, run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 import threading
 
@@ -15,15 +14,13 @@ from networks import (
     Injected,
     assert_warmed,
     mlp_pair,
-    short,
     vectors,
     warm,
 )
-from snapshot import Snapshot, state_bits
+from snapshot import Snapshot
 from torch import nn
 
-from coopinit_plugin import CoopInitError, warmup
-from coopinit_plugin.host import networks as borrowed
+from coopinit_plugin import CoopInitError
 
 
 def fail_in_loader(fuse, G, D):
@@ -50,16 +47,15 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("error", [Injected, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(("place", "at"), [(place, at) for place, (_, ats) in PLACES.items() for at in ats])
-def test_a_failure_anywhere_changes_nothing(place, at, error, low_memory):
+def test_a_failure_anywhere_changes_nothing(place, at, error):
     fuse = Fuse(at, error)
     G, D, loader, given = PLACES[place][0](fuse, *mlp_pair())
     D[0].weight.grad = torch.ones(8, 2)
     before = Snapshot(G, D, loader=loader)
     with pytest.raises((error, CoopInitError) if place in "GD" else error) as caught:
-        warm(G, D, loader, config=short(low_memory=low_memory), **given)
+        warm(G, D, loader, **given)
     if not isinstance(caught.value, error):  # the search for how to call G and D may explain the failure
         assert isinstance(caught.value.__cause__, error)
         assert error is Injected
@@ -103,52 +99,6 @@ def writes(monkeypatch):
 
 def total(*modules):
     return sum(len(module.state_dict()) for module in modules)
-
-
-def test_low_memory_gives_the_same_weights_and_works_in_the_users_tensors():
-    (G, D), (in_place_g, in_place_d) = mlp_pair(), mlp_pair()
-    seen = []
-
-    def changed(step):
-        seen.append(state_bits(in_place_g, in_place_d) != start)
-
-    start = state_bits(in_place_g, in_place_d)
-    warm(G, D, vectors())
-    warm(in_place_g, in_place_d, vectors(), config=short(low_memory=True), callback=changed)
-    assert state_bits(in_place_g, in_place_d) == state_bits(G, D)
-    assert all(seen)
-
-
-def test_low_memory_restores_averaged_copies_and_what_half_precision_keeps_apart():
-    G, D = mlp_pair()
-    ema = copy.deepcopy(G)
-    D.to(torch.bfloat16)
-    ema[0].weight.data = torch.zeros(3, 3)
-    before = Snapshot(G, D, ema)
-    with pytest.raises(CoopInitError, match=r"ema\[0\]"):
-        warm(G, D, vectors(), config=short(low_memory=True), ema=[ema])
-    before.assert_unchanged()
-
-
-class Named(nn.Parameter):
-    """A parameter of the user's own kind."""
-
-
-@pytest.mark.parametrize("at", [1, 5, 8])
-def test_low_memory_restores_every_kind_of_parameter(writes, at, monkeypatch):
-    G, D = mlp_pair()
-    G[0].weight, D[0].weight = Named(G[0].weight.detach()), Named(D[0].weight.detach())
-    before = Snapshot(G, D)
-
-    def give_back(*arguments, **options):
-        writes.watch(G, D)
-        writes.at, writes.then = at, lambda: (_ for _ in ()).throw(Injected("injected"))
-        borrowed.give_back(*arguments, **options)
-
-    monkeypatch.setattr(warmup, "give_back", give_back)
-    with pytest.raises(Injected):
-        warm(G, D, vectors(), config=short(low_memory=True))
-    before.assert_unchanged()
 
 
 @pytest.mark.parametrize("at", [1, 3, 6, 8])

@@ -12,7 +12,6 @@ from networks import (
     hooks,
     images,
     mlp_pair,
-    short,
     vectors,
     warm,
 )
@@ -20,13 +19,12 @@ from snapshot import Snapshot, bits, state_bits
 from torch import nn
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize(("make", "data"), [(mlp_pair, vectors), (conv_pair, images)])
-def test_only_the_numbers_change(make, data, low_memory):
+def test_only_the_numbers_change(make, data):
     G, D = make()
     D(data()[0]).sum().backward()  # gradients of the user's own
     before, state = Snapshot(G, D), state_bits(G, D)
-    result = warm(G, D, data(), config=short(low_memory=low_memory))
+    result = warm(G, D, data())
     before.assert_only_values_changed()
     assert_warmed(result, G, D)
     for old, new in zip(state, state_bits(G, D), strict=True):

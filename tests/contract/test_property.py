@@ -19,7 +19,6 @@ from networks import (
     assert_warmed,
     hooks,
     mlp_pair,
-    short,
     vectors,
     warm,
 )
@@ -97,8 +96,8 @@ FAILURES = st.tuples(
 )
 
 
-@given(pair=pairs(), failure=FAILURES, own=st.booleans(), low_memory=st.booleans())
-def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own, low_memory):
+@given(pair=pairs(), failure=FAILURES, own=st.booleans())
+def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
     G, D, data = pair
     place, at, error = failure
     fuse = Fuse(at, error)
@@ -140,7 +139,7 @@ def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own, low_
             patch.setattr(torch.Tensor, "copy_", copy_)
         result = caught = None
         try:
-            result = warm(G, D, loader, config=short(low_memory=low_memory), **given)
+            result = warm(G, D, loader, **given)
         except BaseException as raised:
             caught = raised
     if caught is not None:
