@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,27 +13,31 @@ import torch.distributed
 from torch import Tensor
 
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.host.networks import held
 from coopinit_plugin.host.process_group import leave_group, make_group, process_group
 from coopinit_plugin.host.randomness import loader_generators, samplers
-from coopinit_plugin.host.signals import held
+from coopinit_plugin.method.kept import Undo, kept
 from coopinit_plugin.nests import first_line
+
+STEP_PER_NAME = ("tensorboard", "mlflow", "aim", "clearml")
+ADVANCE_WITH_EVERY_CALL = ("dvclive", "trackio", "swanlab")
 
 
 class _Failed(Exception):
     """Another process has failed and says so."""
 
 
-STEP_PER_NAME = ("tensorboard", "mlflow", "aim", "clearml")
-ADVANCE_WITH_EVERY_CALL = ("dvclive", "trackio", "swanlab")
+class _Gone(Exception):
+    """Another process does not answer any more."""
 
 
 @dataclass
 class Engine:
     """Where and how the warm-up runs.
 
-    Processes talk only through `sum`, `gather`, `gather_objects`, `from_main` and `any`. Each begins with one number
-    by which a process says that it has failed; so a failure anywhere ends all of them at the next word, and no process
-    waits for one that will not come.
+    Processes talk only through `average`, `gather`, `gather_objects`, `from_main` and `any`. Each begins with one
+    number by which a process says that it has failed; so a failure anywhere ends all of them at the next message, and
+    no process waits for one that will not come.
 
     Attributes:
         accelerator: The user's own, or one made for this call.
@@ -67,41 +69,31 @@ class Engine:
 
     @contextmanager
     def loader(self, loader: Any) -> Iterator[tuple[Any, bool]]:
-        """This process's part of the loader, and whether it is one; the user's loader as it was at the end.
+        """This process's part of the loader, and whether it is one; the user's loader is as it was at the end.
 
         The plain DataLoader inside Accelerate's is used: that one exchanges random states at each epoch's start, which
         processes with different numbers of batches reach at different times.
         """
         ours = isinstance(loader, torch.utils.data.DataLoader)
-        drawn_from = [(owner, dict(vars(owner))) for owner in samplers(loader) if hasattr(owner, "__dict__") and ours]
-        try:
-            part, is_part = loader, self.processes == 1
-            if ours and not is_part:
-                part, is_part = self._shard(loader)
+        drawn_from = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
+        with kept(*(_entries(vars(owner)) for owner in drawn_from)):
+            several = self.processes > 1
+            part, is_part = self._shard(loader) if ours and several else (loader, not several)
             yield getattr(part, "base_dataloader", part), is_part
-        finally:
-            for owner, attributes in drawn_from:
-                vars(owner).clear()
-                vars(owner).update(attributes)
 
     def _shard(self, loader: Any) -> tuple[Any, bool]:
         from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, prepare_data_loader
 
-        if isinstance(loader, (DataLoaderShard, DataLoaderDispatcher)):
-            part, is_part = loader, isinstance(loader, DataLoaderShard)
-        elif getattr(loader.sampler, "num_replicas", 1) == self.processes:  # a DistributedSampler
-            part, is_part = loader, True
-        else:
-            part, is_part = (
-                prepare_data_loader(
-                    loader,
-                    num_processes=self.processes,
-                    process_index=self.index,
-                    split_batches=self.accelerator.split_batches,
-                    even_batches=self.accelerator.even_batches,
-                    dispatch_batches=False,
-                ),
-                True,
+        part, is_part = loader, not isinstance(loader, DataLoaderDispatcher)
+        prepared = isinstance(loader, (DataLoaderShard, DataLoaderDispatcher))
+        if not prepared and getattr(loader.sampler, "num_replicas", 1) != self.processes:  # no DistributedSampler
+            part = prepare_data_loader(
+                loader,
+                num_processes=self.processes,
+                process_index=self.index,
+                split_batches=self.accelerator.split_batches,
+                even_batches=self.accelerator.even_batches,
+                dispatch_batches=False,
             )
         for generator in loader_generators(loader):  # a shuffle is shared out only if it is the same everywhere
             state = generator.get_state()
@@ -109,22 +101,18 @@ class Engine:
             generator.set_state(state)
         return part, is_part
 
-    def sum(self, tensors: list[Tensor]) -> None:
-        """Add up each tensor over all processes, in place: one message for each dtype among them."""
+    def average(self, tensors: list[Tensor]) -> None:
+        """The mean of each tensor over all processes, in place: one message for each dtype among them."""
         if self.processes == 1:
             return
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.detach().reshape(-1) for tensor in alike])
+            alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
             with self._talking():
                 torch.distributed.all_reduce(flat)  # Accelerate's own copies the gradients once more
-            _put(flat, alike)
-
-    def average(self, tensors: list[Tensor]) -> None:
-        """The mean of each tensor over all processes, in place."""
-        self.sum(tensors)
-        if self.processes > 1 and tensors:
-            torch._foreach_div_([tensor.detach() for tensor in tensors], self.processes)
+            flat /= self.processes
+            for tensor, part in zip(alike, torch.split(flat, [tensor.numel() for tensor in alike]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
     def gather(self, values: Tensor) -> Tensor:
         """One row per process, in their order."""
@@ -133,24 +121,6 @@ class Engine:
         with self._talking():
             gathered: Tensor = self.accelerator.gather(values[None].contiguous())
         return gathered
-
-    def log(self, measures: dict[str, float], iteration: int) -> None:
-        """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched.
-
-        Trackers that count steps for each name get the iteration as the step. Weights & Biases counts rows and drops
-        those that go back, so the measures join the row that is open: the last ones stay, in the user's first row.
-        Trackers that advance with every call are left alone. Others, the user's own classes too, are given no step.
-        """
-        if not self.is_main:
-            return
-        named = {f"coopinit/{name}": value for name, value in measures.items()}
-        for tracker in self.accelerator.trackers:
-            if tracker.name in STEP_PER_NAME:
-                tracker.log(named, step=iteration)
-            elif tracker.name == "wandb":
-                tracker.log(named, commit=False)
-            elif tracker.name not in ADVANCE_WITH_EVERY_CALL:
-                tracker.log(named)
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Any object of each process, in their order."""
@@ -177,6 +147,22 @@ class Engine:
             return list(flags)
         told = torch.tensor(flags, dtype=torch.float32, device=self.device)
         return [value > 0 for value in self.gather(told).amax(0).tolist()]
+
+    def log(self, measures: dict[str, float], iteration: int) -> None:
+        """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched.
+
+        Trackers that count steps for each name get the iteration as the step. Weights & Biases counts rows and drops
+        those that go back, so the measures join the row that is open: the last ones stay, in the user's first row.
+        Trackers that advance with every call are left alone. Others, the user's own classes too, are given no step.
+        """
+        named = {f"coopinit/{name}": value for name, value in measures.items()}
+        for tracker in self.accelerator.trackers if self.is_main else ():
+            if tracker.name in STEP_PER_NAME:
+                tracker.log(named, step=iteration)
+            elif tracker.name == "wandb":
+                tracker.log(named, commit=False)
+            elif tracker.name not in ADVANCE_WITH_EVERY_CALL:
+                tracker.log(named)
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
@@ -214,8 +200,8 @@ class Engine:
 
     @contextmanager
     def _talking(self, *, failed: bool = False) -> Iterator[None]:
-        """Around a message: first the number that says whether all are well; signals wait until the message is out."""
-        with held(signal.SIGINT, signal.SIGTERM):
+        """Around a message: first the number that says whether all are well; Ctrl-C waits until the message is out."""
+        with held():
             try:
                 if float(self.accelerator.reduce(torch.tensor(float(failed), device=self.device), "sum")) > 0:
                     raise _Failed
@@ -230,30 +216,28 @@ class Engine:
         return told
 
 
-class _Gone(Exception):
-    """Another process does not answer any more."""
-
-
 @contextmanager
 def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
-    """Run through the user's Accelerator, or through one made here; every global state as before at the end.
+    """Run through the user's Accelerator, or through one made here; every global state is as before at the end.
 
     Args:
         accelerator: The user's own, or ``None``.
-        given: The device of the user's networks; kept where it is no CPU and there is one process.
+        given: The device of the user's networks; used if it is no CPU, there is one process and no Accelerator.
 
     Raises:
         CoopInitError: for engines that shard the weights themselves, and for fp16.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState, PartialState
     from accelerate.utils import DistributedType
 
     if accelerator is not None and not isinstance(accelerator, Accelerator):
         raise CoopInitError(
             f"accelerator is a {type(accelerator).__name__}; expected your accelerate.Accelerator, or None."
         )
-    with _kept_state():
-        ours = accelerator or _accelerator(Accelerator)
+    singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    with kept(_group(), _threads(), _entries(os.environ), *map(_entries, singletons)):
+        ours = accelerator or _accelerator(Accelerator, PartialState)
         if ours.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
             raise CoopInitError(
                 f"The Accelerator runs {ours.distributed_type.value}, which shards one model's weights and takes no "
@@ -265,11 +249,11 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
                 f"The Accelerator runs in {ours.mixed_precision}, in which the chain's gradients underflow. Use "
                 'Accelerator(mixed_precision="bf16") or "no" for the warm-up.'
             )
-        kept = given is not None and given.type != "cpu" and accelerator is None and ours.num_processes == 1
-        yield Engine(ours, given if kept and given is not None else ours.device)
+        alone = accelerator is None and ours.num_processes == 1
+        yield Engine(ours, given if alone and given is not None and given.type != "cpu" else ours.device)
 
 
-def _accelerator(make: Any) -> Any:
+def _accelerator(make: Any, partial_state: Any) -> Any:
     """An Accelerator that runs all the processes that the environment, or a process group, speaks of."""
     grouped = process_group()
     if grouped:
@@ -279,38 +263,29 @@ def _accelerator(make: Any) -> Any:
             os.environ.setdefault(name, str(value))
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     on_cpu = several and not torch.accelerator.is_available()  # Accelerate alone would run each process for itself
-    from accelerate.state import PartialState
-
-    if several and not grouped and not PartialState._shared_state and torch.distributed.is_available():
+    if several and not grouped and not partial_state._shared_state and torch.distributed.is_available():
         make_group(on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"))
     return make(cpu=True) if on_cpu else make()
 
 
-@contextmanager
-def _kept_state() -> Iterator[None]:
-    """Accelerate's singletons, the environment, the thread count and the process group, as before at the end."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
+def _entries(mapping: MutableMapping[str, Any]) -> Undo:
+    """Save what a dictionary holds: the attributes of an object, the environment."""
+    saved = dict(mapping)
 
-    singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
-    saved = [copy.copy(dict(state)) for state in singletons]
-    environment = dict(os.environ)
-    threads = torch.get_num_threads()
+    def undo() -> None:
+        for key in mapping.keys() - saved.keys():
+            del mapping[key]
+        mapping.update(saved)
+
+    return undo
+
+
+def _threads() -> Undo:
+    saved = torch.get_num_threads()
+    return lambda: None if torch.get_num_threads() == saved else torch.set_num_threads(saved)
+
+
+def _group() -> Undo:
+    """If there is no process group yet, leave the one that is made."""
     grouped = process_group()
-    try:
-        yield
-    finally:
-        for state, before in zip(singletons, saved, strict=True):
-            state.clear()
-            state.update(before)
-        if dict(os.environ) != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        if process_group() and not grouped:
-            leave_group()
-
-
-def _put(flat: Tensor, tensors: list[Tensor]) -> None:
-    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.detach().copy_(part.view(tensor.shape))
+    return lambda: leave_group() if process_group() and not grouped else None

@@ -1,4 +1,4 @@
-"""A process group of torch.distributed, made beside the one that the user has or will make."""
+"""A process group of torch.distributed, made beside the one that the user has or will make, and left again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ def process_group() -> bool:
 
 
 def make_group(on_cpu: bool) -> None:
-    """A process group under names of its own: a second one under the same names would find the first one's addresses.
-
-    The user's own, made later, has the default names to itself.
-    """
+    """Make a group under a name of its own, so that the user's group, made later, does not find its addresses."""
     count = next(_made)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and "MASTER_PORT" in os.environ:
         # No launcher keeps the store: process 0 does, on a port of its own, for the first one may still be closing.
@@ -34,8 +31,7 @@ def make_group(on_cpu: bool) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, world = next(rendezvous("env://"))
     own = PrefixStore(f"coopinit_plugin/{count}", store)
-    backend = "gloo" if on_cpu else None
-    torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=world)
+    torch.distributed.init_process_group("gloo" if on_cpu else None, store=own, rank=rank, world_size=world)
 
 
 def leave_group() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 
@@ -36,10 +37,12 @@ def test_under_bf16_every_layer_runs_in_it_and_everything_between_in_single_prec
         layer.register_forward_hook(watch)
 
     def observed(pair, x, z, batch, *rest):
-        original = pair.score
-        pair.score = lambda *given: (scores.add((given[0].dtype, (f := original(*given)).dtype)), f)[1]
-        outcome = cooperate(pair, x, z, batch, *rest)
-        del pair.score
+        def logits(*given):
+            f = pair.logits(*given)
+            scores.add((given[0].dtype, f.dtype))
+            return f
+
+        outcome = cooperate(dataclasses.replace(pair, logits=logits), x, z, batch, *rest)
         samples.add((outcome.fake.dtype, outcome.statistics.dtype))
         return outcome
 
