@@ -52,11 +52,7 @@ class Batches:
         return self._kept[0]
 
     def share(self, run: Engine, is_part: bool) -> None:
-        """Take every n-th batch if n processes are given the same ones.
-
-        Args:
-            run: The engine.
-            is_part: Whether the loader is known to be this process's part of the data.
+        """Take every n-th batch if n processes are given the same ones, unless the loader `is_part` of the data.
 
         Raises:
             CoopInitError: if the processes have batches of different sizes.
@@ -121,8 +117,7 @@ class Batches:
         if self.once or began_again:
             raise CoopInitError(
                 f"loader is an iterator that ended after {self._taken} batches, before the warm-up did. Give "
-                "the DataLoader itself (or a list of batches), which can be iterated again, or an endless "
-                "iterator."
+                "the DataLoader itself (or a list of batches), which can be iterated again, or an endless iterator."
             ) from None
 
     def _begin(self) -> None:

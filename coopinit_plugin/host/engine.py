@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,10 @@ from torch import Tensor
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import held
-from coopinit_plugin.host.process_group import leave_group, make_group, process_group
+from coopinit_plugin.host.process_group import join, no_group_left
 from coopinit_plugin.host.randomness import loader_generators, samplers
 from coopinit_plugin.method.kept import Undo, kept
 from coopinit_plugin.nests import first_line
-
-STEP_PER_NAME = ("tensorboard", "mlflow", "aim", "clearml")
-ADVANCE_WITH_EVERY_CALL = ("dvclive", "trackio", "swanlab")
 
 
 class _Failed(Exception):
@@ -42,30 +39,21 @@ class Engine:
     Attributes:
         accelerator: The user's own, or one made for this call.
         device: Where both networks and the batches go.
+        is_main: Whether this is the process that reports.
+        processes: How many processes run the warm-up together.
+        index: Which of them this is, from 0.
     """
 
     accelerator: Any
     device: torch.device
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that reports."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def processes(self) -> int:
-        """How many processes run the warm-up together."""
-        return int(self.accelerator.num_processes)
-
-    @property
-    def index(self) -> int:
-        """Which of them this is, from 0."""
-        return int(self.accelerator.process_index)
+    def __post_init__(self) -> None:
+        self.is_main = bool(self.accelerator.is_main_process)
+        self.processes, self.index = int(self.accelerator.num_processes), int(self.accelerator.process_index)
 
     def precision(self) -> AbstractContextManager[Any]:
         """Autocast, as the Accelerator says."""
-        context: AbstractContextManager[Any] = self.accelerator.autocast()
-        return context
+        return self.accelerator.autocast()
 
     @contextmanager
     def loader(self, loader: Any) -> Iterator[tuple[Any, bool]]:
@@ -77,8 +65,7 @@ class Engine:
         ours = isinstance(loader, torch.utils.data.DataLoader)
         drawn_from = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
         with kept(*(_entries(vars(owner)) for owner in drawn_from)):
-            several = self.processes > 1
-            part, is_part = self._shard(loader) if ours and several else (loader, not several)
+            part, is_part = self._shard(loader) if ours and self.processes > 1 else (loader, self.processes == 1)
             yield getattr(part, "base_dataloader", part), is_part
 
     def _shard(self, loader: Any) -> tuple[Any, bool]:
@@ -119,8 +106,7 @@ class Engine:
         if self.processes == 1:
             return values[None]
         with self._talking():
-            gathered: Tensor = self.accelerator.gather(values[None].contiguous())
-        return gathered
+            return self.accelerator.gather(values[None].contiguous())
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Any object of each process, in their order."""
@@ -133,13 +119,13 @@ class Engine:
         """The main process's values for all, in place, bit for bit."""
         if self.processes == 1:
             return
-        from accelerate.utils import broadcast
+        from accelerate.utils import broadcast_object_list
 
-        as_bytes = [tensor.detach().contiguous().reshape(-1).view(torch.uint8).to(self.device) for tensor in tensors]
+        told = [[tensor.detach().cpu() for tensor in tensors] if self.is_main else None]
         with self._talking():
-            told = broadcast(torch.cat(as_bytes))
-        for tensor, part in zip(tensors, told.split([len(part) for part in as_bytes]), strict=True):
-            tensor.detach().copy_(part.clone().view(tensor.dtype).view(tensor.shape))
+            broadcast_object_list(told)
+        for tensor, value in zip(tensors, told[0] or (), strict=True):
+            tensor.detach().copy_(value)
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether any process has raised it."""
@@ -151,17 +137,16 @@ class Engine:
     def log(self, measures: dict[str, float], iteration: int) -> None:
         """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched.
 
-        Trackers that count steps for each name get the iteration as the step. Weights & Biases counts rows and drops
-        those that go back, so the measures join the row that is open: the last ones stay, in the user's first row.
-        Trackers that advance with every call are left alone. Others, the user's own classes too, are given no step.
+        Weights & Biases drops rows that go back, so the measures join the row that is open, and the last ones stay.
+        Trackers of kinds that are not known here, the user's own classes too, are given no step.
         """
         named = {f"coopinit/{name}": value for name, value in measures.items()}
         for tracker in self.accelerator.trackers if self.is_main else ():
-            if tracker.name in STEP_PER_NAME:
+            if tracker.name in ("tensorboard", "mlflow", "aim", "clearml"):  # they count steps for each name
                 tracker.log(named, step=iteration)
             elif tracker.name == "wandb":
                 tracker.log(named, commit=False)
-            elif tracker.name not in ADVANCE_WITH_EVERY_CALL:
+            elif tracker.name not in ("dvclive", "trackio", "swanlab"):  # these would advance with every call
                 tracker.log(named)
 
     @contextmanager
@@ -181,22 +166,18 @@ class Engine:
                 "memory perhaps? The networks are untouched. Its own output tells more."
             ) from gone
         except BaseException as error:
-            try:
-                with self._talking(failed=True):
+            with suppress(_Gone):
+                with suppress(_Failed), self._talking(failed=True):
                     pass
-            except _Failed:
                 self._who_failed(f"{type(error).__name__}: {error}")
-            except _Gone:
-                pass
             raise
 
     def _who_failed(self, mine: str | None) -> str:
-        try:
-            told = [(index, text) for index, text in enumerate(self._all_objects(mine)) if text is not None]
-        except RuntimeError:
-            told = []
-        which = "\n".join(f"Process {index} of {self.processes}: {text}" for index, text in told)
-        return f"The warm-up has failed in another process, so it ends in all; the networks are untouched.\n{which}"
+        words = ["The warm-up has failed in another process, so it ends in all; the networks are untouched."]
+        with suppress(RuntimeError):
+            told = enumerate(self._all_objects(mine))
+            words += [f"Process {index} of {self.processes}: {text}" for index, text in told if text is not None]
+        return "\n".join(words)
 
     @contextmanager
     def _talking(self, *, failed: bool = False) -> Iterator[None]:
@@ -212,8 +193,7 @@ class Engine:
     def _all_objects(self, value: Any) -> list[Any]:
         from accelerate.utils import gather_object
 
-        told: list[Any] = gather_object([value])
-        return told
+        return gather_object([value])
 
 
 @contextmanager
@@ -236,8 +216,8 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
             f"accelerator is a {type(accelerator).__name__}; expected your accelerate.Accelerator, or None."
         )
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
-    with kept(_group(), _threads(), _entries(os.environ), *map(_entries, singletons)):
-        ours = accelerator or _accelerator(Accelerator, PartialState)
+    with kept(no_group_left(), _threads(), _entries(os.environ), *map(_entries, singletons)):
+        ours = accelerator or (Accelerator(cpu=True) if join(bool(PartialState._shared_state)) else Accelerator())
         if ours.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
             raise CoopInitError(
                 f"The Accelerator runs {ours.distributed_type.value}, which shards one model's weights and takes no "
@@ -251,21 +231,6 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
             )
         alone = accelerator is None and ours.num_processes == 1
         yield Engine(ours, given if alone and given is not None and given.type != "cpu" else ours.device)
-
-
-def _accelerator(make: Any, partial_state: Any) -> Any:
-    """An Accelerator that runs all the processes that the environment, or a process group, speaks of."""
-    grouped = process_group()
-    if grouped:
-        world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        spawned_by_hand = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
-        for name, value in spawned_by_hand.items():  # Accelerate reads nothing else
-            os.environ.setdefault(name, str(value))
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    on_cpu = several and not torch.accelerator.is_available()  # Accelerate alone would run each process for itself
-    if several and not grouped and not partial_state._shared_state and torch.distributed.is_available():
-        make_group(on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"))
-    return make(cpu=True) if on_cpu else make()
 
 
 def _entries(mapping: MutableMapping[str, Any]) -> Undo:
@@ -283,9 +248,3 @@ def _entries(mapping: MutableMapping[str, Any]) -> Undo:
 def _threads() -> Undo:
     saved = torch.get_num_threads()
     return lambda: None if torch.get_num_threads() == saved else torch.set_num_threads(saved)
-
-
-def _group() -> Undo:
-    """If there is no process group yet, leave the one that is made."""
-    grouped = process_group()
-    return lambda: leave_group() if process_group() and not grouped else None

@@ -139,14 +139,15 @@ def held() -> Iterator[Callable[[], None]]:
 
     def let_through() -> None:
         if arrived and callable(handler):
-            handler(signal.SIGINT, arrived.pop())
+            frame, arrived[:] = arrived[0], []
+            handler(signal.SIGINT, frame)
 
     def undo() -> None:
         signal.signal(signal.SIGINT, handler)
         if arrived:
             signal.raise_signal(signal.SIGINT)
 
-    signal.signal(signal.SIGINT, lambda _, frame: arrived.__setitem__(slice(None), [frame]))
+    signal.signal(signal.SIGINT, lambda _, frame: arrived.append(frame))
     with kept(undo):
         yield let_through
 
@@ -193,7 +194,6 @@ def _graph_tensors(module: nn.Module) -> Iterator[Tensor]:
 def _strip_accelerate(module: nn.Module) -> None:
     """Undo in a copy what ``Accelerator.prepare`` hung on the module: a forward bound to the original."""
     for child in module.modules():
-        if "_original_forward" in vars(child):
-            vars(child).pop("forward", None)
-            vars(child).pop("_original_forward", None)
-        vars(child).pop("_is_accelerate_prepared", None)
+        hung = ("forward", "_original_forward") if "_original_forward" in vars(child) else ()
+        for name in (*hung, "_is_accelerate_prepared"):
+            vars(child).pop(name, None)
