@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.checkpoint import put_back, put_back_adam, tensors_of
+from coopinit_plugin.host.checkpoint import put_back, tensors_of
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.randomness import random_state, set_random_state
 from coopinit_plugin.method.averaging import AveragedGenerator
@@ -112,8 +112,8 @@ class State:
             (self.pair.G, self.pair.D), (state["G"], state["D"]), own["buffers"], strict=True
         ):
             put_back(net, {**parameters, **buffers})
-        put_back_adam(self.adam_g, state["adam_g"])
-        put_back_adam(self.adam_d, state["adam_d"])
+        self.adam_g.load_state_dict(state["adam_g"])
+        self.adam_d.load_state_dict(state["adam_d"])
         self.step.state = state["step"]
         self.sizes[:] = state["sizes"]
         for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):

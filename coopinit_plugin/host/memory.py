@@ -26,11 +26,17 @@ def explained_memory() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = _out_of_memory(error)
-        if cause is None:
+        chain: list[BaseException] = []  # the error, what it came from, and so on
+        cause: BaseException | None = error
+        while cause is not None and cause not in chain:
+            chain.append(cause)
+            cause = cause.__cause__ or cause.__context__
+        told = next((first_line(cause) for cause in chain if _is_out_of_memory(cause)), "")
+        if not told:
             raise
-        told = first_line(cause)
-        _let_go(error)
+        for cause in chain:  # the frames of a traceback keep the tensors in them alive
+            traceback.clear_frames(cause.__traceback__)
+            cause.__traceback__ = None
     if told:  # raised out here: an error raised while another one is handled keeps that one, and its tensors, alive
         gc.collect()
         if torch.cuda.is_available():
@@ -43,27 +49,7 @@ def explained_memory() -> Iterator[None]:
         ) from None
 
 
-def _out_of_memory(error: BaseException | None) -> BaseException | None:
-    """The error itself, or the one it explains, where that is about memory."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return error
-        if (
-            isinstance(error, RuntimeError)
-            and not isinstance(error, CoopInitError)
-            and any(sign in str(error).lower() for sign in SIGNS)
-        ):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Empty the frames that the errors' tracebacks keep."""
-    while error is not None:
-        if error.__traceback__ is not None:
-            traceback.clear_frames(error.__traceback__)
-            error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError) and not isinstance(error, CoopInitError):
+        return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+    return isinstance(error, MemoryError)

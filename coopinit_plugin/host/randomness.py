@@ -1,4 +1,4 @@
-"""The state of every random generator: read, set, seeded for the warm-up, put back."""
+"""The random generators of the process and of the loader: seeded for the warm-up, and put back as they were."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+
+from coopinit_plugin.method.kept import kept
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -
 
 
 def seed_all(seed: int, process: int = 0) -> None:
-    """Seed Python's, NumPy's and torch's global generators; every process its own numbers from the one seed."""
+    """Seed Python's, NumPy's and torch's global generators; every process draws its own numbers from the one seed."""
     own = seed if process == 0 else random.Random(f"{seed}, process {process}").getrandbits(63)
     random.seed(own)
     if numpy := sys.modules.get("numpy"):
@@ -51,22 +54,16 @@ def seed_all(seed: int, process: int = 0) -> None:
 
 @contextmanager
 def borrowed_randomness(seed: int, loader: Any = None) -> Iterator[None]:
-    """Seed every random generator inside; put all their states back at the end.
-
-    Those that a DataLoader and its samplers own are put back, too, but not seeded.
-    """
+    """Seed every global generator inside; put their states, and those of the loader's own generators, back after."""
     owned = loader_generators(loader)
-    before = random_state(owned)
-    try:
+    with kept(partial(set_random_state, random_state(owned), owned)):
         seed_all(seed)
         yield
-    finally:
-        set_random_state(before, owned)
 
 
 def loader_generators(loader: Any) -> list[torch.Generator]:
     """The generators that a DataLoader and its samplers own."""
-    found = {id(g): g for g in (getattr(o, "generator", None) for o in samplers(loader)) if g is not None}
+    found = {id(g): g for g in (getattr(owner, "generator", None) for owner in samplers(loader))}
     return [g for g in found.values() if isinstance(g, torch.Generator)]
 
 

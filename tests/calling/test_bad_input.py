@@ -316,7 +316,6 @@ WRONG = {
     "handover": ["wgan", "", None, 1, "Logistic", ["hinge"]],
     "r1": [-1, float("nan"), float("inf"), "10", None, True],
     "seed": [-1, 1.5, "0", None, True, 2**63],
-    "low_memory": [1, "yes", None],
     "compile": [1, "yes", None],
 }
 
