@@ -37,9 +37,9 @@ from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.layer_sizes import layer_sizes, restore_sizes
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau, concern
+from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport, check_weights, spread
 from coopinit_plugin.result.warm_start import CONFIG, WarmStart
-from coopinit_plugin.result.witness import Witness
 from coopinit_plugin.state import Progress
 
 logger = logging.getLogger(__name__)
