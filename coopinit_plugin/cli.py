@@ -51,11 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the arguments are the process's own, if left out.
-
-    Returns:
-        The exit status: 0, or after one line on standard error 2 for a mistake, 1 for a failure, 130 for Ctrl-C.
-    """
+    """Run one command and return the exit status: 0, 2 for a mistake, 1 for a failure, 130 for Ctrl-C."""
     asked = _parser().parse_args(arguments)
     asked.line = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s")
@@ -93,7 +89,6 @@ def _parser() -> _Parser:
     pair = "module:function or path/file.py:function that returns (G, D, loader)"
     add = command("inspect", _inspect, "Show how G and D are called. Changes nothing.", "nets.py:make")
     add("pair", metavar="PAIR", help=pair)
-
     about = "Warm G and D up; save weights, model card and picture."
     add = command("warm-start", _warm_start, about, "nets.py:make -o init --set handover=hinge --set iterations=200")
     add("pair", metavar="PAIR", help=pair)
@@ -101,7 +96,6 @@ def _parser() -> _Parser:
     about = "a field of WarmStartConfig; may be repeated"
     add("--set", metavar="NAME=VALUE", action="append", default=[], dest="settings", help=about)
     add("--resume", action="store_true", help="go on from the checkpoint that an interrupted warm-up left in DIR")
-
     add = command("push", _push, "Push a saved warm start to the Hugging Face Hub.", "init user/dcgan-init --private")
     add("folder", metavar="DIR", help="folder that warm-start or save_pretrained wrote")
     add("repo", metavar="REPO", help="user/name; made if it does not exist")
@@ -109,7 +103,6 @@ def _parser() -> _Parser:
     add("--branch", help="push there instead of to main")
     add("--create-pr", action="store_true", default=None, help="open a pull request")
     add("--real-samples", action="store_true", help="publish the few samples of your data, too")
-
     add = command("show", _show, "Show a warm start.", "init --plot story.png")
     add("init", metavar="DIR_OR_REPO", help="a folder, or user/name on the Hub")
     add("--plot", metavar="PNG", help="draw the picture there: samples before and after, and the curves")
