@@ -39,7 +39,7 @@ from coopinit_plugin.method.team import Team
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
-from coopinit_plugin.result.witness import Witness
+from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)

@@ -7,13 +7,22 @@ import hashlib
 import json
 import re
 import threading
+import time
+import types
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
 import yaml
+from huggingface_hub import constants
+from huggingface_hub.utils import _http
+from snapshot import bits
+
+from coopinit_plugin import WarmStart
 
 Files = dict[str, bytes]
+ID = "me/init"
 
 
 @dataclass
@@ -333,3 +342,28 @@ _ROUTES = [
     ("GET", f"/{_ID}/resolve/(refs/pr/[0-9]+|[^/]+)/(.+)", _Handler._resolve),
     ("HEAD", f"/{_ID}/resolve/(refs/pr/[0-9]+|[^/]+)/(.+)", _Handler._resolve),
 ]
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, request):
+    """A Hub of its own, an empty cache, and the token of the user ``me``."""
+    with Hub(lfs=request.getfixturevalue("lfs") if "lfs" in request.fixturenames else True) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        # The client waits ever longer between its attempts; here it need not.
+        monkeypatch.setattr(_http, "time", types.SimpleNamespace(sleep=lambda _: None, time=time.time))
+        yield server
+
+
+def same(a: WarmStart, b: WarmStart) -> bool:
+    return all(
+        {key: bits(value) for key, value in getattr(a, name).items()}
+        == {key: bits(value) for key, value in getattr(b, name).items()}
+        for name in ("generator_state", "discriminator_state")
+    ) and (a.config, a.history, a.summary, a.origin) == (b.config, b.history, b.summary, b.origin)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hub_server import Hub
-from test_hub import ID, hub, same  # noqa: F401 - hub is a fixture
+import torch
+from hub_server import ID, Hub, hub, same  # noqa: F401 - hub is a fixture
 
 from coopinit_plugin import WarmStart
 from coopinit_plugin.cli import main
@@ -39,6 +40,28 @@ def broken():
 
 def leaving():
     raise SystemExit(1)
+
+class Batches(list):
+    # of which one is never given: Ctrl-C comes first
+    def __init__(self, batches, at=None):
+        super().__init__(batches)
+        self.at = at
+
+    def __iter__(self):
+        for index, batch in enumerate(super().__iter__()):
+            if index == self.at:
+                raise KeyboardInterrupt
+            yield batch
+
+def seeded(at=None):
+    G, D, batches = make()
+    return G, D, Batches(batches, at)
+
+def interrupted():
+    return seeded(at=2)
+
+def at_once():
+    return seeded(at=0)
 
 value = 3
 """
@@ -73,31 +96,75 @@ def test_inspect_prints_the_table(here, capsys):
 def test_warm_start_saves_and_says_how_to_go_on(here, capsys):
     assert main(["warm-start", PAIR, "-o", "init", *SHORT, "--set", "handover=hinge", "--set", "betas=(0.2, 0.9)"]) == 0
     printed = capsys.readouterr().out
-    assert "3 iterations, stopped by iterations" in printed
+    assert "3, stopped by iterations" in printed
     assert "WarmStart.from_pretrained('init').load_into(G, D)" in printed
     config = WarmStart.from_pretrained("init").config
     assert (config.iterations, config.handover, config.betas) == (3, "hinge", (0.2, 0.9))
     assert {"generator.safetensors", "README.md", "warm_start.png"} <= set(os.listdir("init"))
 
 
-def test_show_one_and_two(here, capsys):
-    main(["warm-start", PAIR, "-o", "a", *SHORT])
-    main(["warm-start", PAIR, "-o", "b", *SHORT, "--set", "seed=5"])
+def test_show_is_a_small_table(here, capsys):
+    main(["warm-start", PAIR, "-o", "a", *SHORT, "--set", "seed=5", "--set", "handover=hinge"])
     capsys.readouterr()
     assert main(["show", "a", "--plot", "pictures/a.png"]) == 0
-    one = capsys.readouterr().out
-    assert "Generator" in one
-    assert "Sequential, 50 parameters" in one
-    assert "≠" not in one
+    printed = capsys.readouterr().out
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines() if "  " in line)
+    assert [*rows] == [
+        "generator",
+        "discriminator",
+        "data",
+        "iterations",
+        "seconds",
+        "D's logits",
+        "versions",
+        "settings",
+    ]  # too short for a reading of the distance
+    assert rows["generator"] == "Sequential, 50 parameters"
+    assert rows["data"].startswith("2 in [")
+    assert rows["iterations"] == "3, stopped by iterations"
+    assert re.fullmatch(r"real -?\d\S*, generated -?\d\S*", rows["D's logits"])
+    assert f"torch {torch.__version__}" in rows["versions"]
+    assert rows["settings"] == "iterations=3, handover='hinge', seed=5"
     assert Path("pictures/a.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["show", "a", "b"]) == 0
-    both = capsys.readouterr().out
-    assert any(line.split() == ["≠", "seed", "0", "5"] for line in both.splitlines())
-    assert "  Generator" in both  # the same: not marked
-    assert "The weights differ: G by" in both
-    main(["show", "a", "a"])
-    same_ones = capsys.readouterr().out
-    assert "The weights are the same, bit for bit." in same_ones
+    assert "pictures/a.png" in printed
+
+
+def test_a_folder_in_use_is_not_started_over(here, capsys):
+    assert main(["warm-start", PAIR, "-o", "init", *SHORT]) == 0
+    before = {file.name: file.read_bytes() for file in Path("init").iterdir()}
+    capsys.readouterr()
+    assert main(["warm-start", PAIR, "-o", "init", *SHORT]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "init holds a finished result. Add --resume" in told
+    assert "another -o" in told
+    assert {file.name: file.read_bytes() for file in Path("init").iterdir()} == before
+    assert main(["warm-start", PAIR, "-o", "init", *SHORT, "--resume"]) == 0  # it is taken as it is
+    assert {file.name: file.read_bytes() for file in Path("init").iterdir()} == before
+    assert main(["warm-start", PAIR, "-o", "init", "--set", "iterations=4", "--resume"]) == 2
+    assert "iterations was 3 and is 4" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_what_was_kept_and_resume_goes_on(here, capsys):
+    assert main(["warm-start", "networks_of_mine.py:seeded", "-o", "whole", *SHORT]) == 0
+    arguments = ["warm-start", "networks_of_mine.py:interrupted", "-o", "in it", *SHORT]
+    assert main(arguments) == 130
+    told = capsys.readouterr().err.splitlines()[-1]
+    command = "coopinit warm-start networks_of_mine.py:interrupted -o 'in it' --set iterations=3 --resume"
+    assert told == f"coopinit warm-start: interrupted; a checkpoint is in in it: go on with {command}"
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "in it holds the checkpoint of an unfinished warm-up. Add --resume" in told
+    assert main(["warm-start", "networks_of_mine.py:seeded", "-o", "in it", *SHORT, "--resume"]) == 0
+    resumed, whole = WarmStart.from_pretrained("in it"), WarmStart.from_pretrained("whole")
+    assert all(torch.equal(value, resumed.generator_state[key]) for key, value in whole.generator_state.items())
+
+
+def test_an_interrupt_before_any_checkpoint_promises_none(here, capsys):
+    assert main(["warm-start", "networks_of_mine.py:at_once", "-o", "init", *SHORT]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "coopinit warm-start: interrupted; nothing was kept"
+    assert main(["warm-start", PAIR, "-o", "init", *SHORT]) == 0  # nothing there to refuse
 
 
 def test_push_and_show_over_http(here, hub: Hub, capsys):  # noqa: F811
@@ -108,8 +175,8 @@ def test_push_and_show_over_http(here, hub: Hub, capsys):  # noqa: F811
     assert hub.repos[ID].private
     assert same(WarmStart.from_pretrained(ID), WarmStart.from_pretrained("init"))
     assert "real" not in WarmStart.from_pretrained(ID).samples
-    assert main(["show", ID, "init"]) == 0
-    assert "bit for bit" in capsys.readouterr().out
+    assert main(["show", ID]) == 0
+    assert "3, stopped by iterations" in capsys.readouterr().out
     assert main(["push", "init", ID, "--create-pr", "--real-samples"]) == 0
     assert "real" in WarmStart.from_pretrained(ID, revision="refs/pr/1").samples
 

@@ -1,17 +1,17 @@
-"""The model card: what a warm start is, how to load it, how it was made, and what it must not be used for."""
+"""What a warm start tells of itself: on the model card, and in a small table for the terminal."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.host.networks import State
+from coopinit_plugin.result.files import Contents
 from coopinit_plugin.result.provenance import Origin
 
 LINES = 60  # tensors that a card lists; the files hold the rest
@@ -22,71 +22,18 @@ MEASURES = {  # of the summary: (key, kind of metric, what it is called)
 }
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One network, as its weights show it.
-
-    Attributes:
-        role: Generator or Discriminator.
-        name: The class, where known.
-        parameters: Numbers in its parameters, where known; else in all its tensors.
-        fingerprint: Begins the SHA-256 of all names, shapes and kinds of numbers: equal for equal architectures.
-        lines: ``name  shape`` of each tensor.
-    """
+class Architecture(NamedTuple):
+    """One network, as its weights show it."""
 
     role: str
-    name: str
-    parameters: int
-    fingerprint: str
-    lines: list[str]
+    name: str  # of the class, if known
+    parameters: int  # if not known, the numbers in all its tensors
+    lines: list[str]  # name and shape of each tensor
 
 
-def architecture(role: str, state: State, origin: Origin | None) -> Architecture:
-    """Read off the weights."""
-    rows = [
-        (key, list(value.shape), str(value.dtype).removeprefix("torch."))
-        for key, value in sorted(state.items(), key=lambda item: _natural(item[0]))
-    ]
-    fingerprint = hashlib.sha256("\n".join(f"{key} {shape} {kind}" for key, shape, kind in rows).encode())
-    numbers = sum(value.numel() for value in {id(value): value for value in state.values()}.values())
-    width = max((len(key) for key, _, _ in rows), default=0)
-    return Architecture(
-        role,
-        getattr(origin, role.lower(), "a network"),
-        getattr(origin, f"{role.lower()}_parameters", numbers),
-        fingerprint.hexdigest()[:16],
-        [f"{key:<{width}}  {' × '.join(map(str, shape)) or 'one number'}" for key, shape, _ in rows],
-    )
-
-
-def _natural(key: str) -> list[Any]:
-    """Orders 2.weight before 10.weight, whichever file or module the names came from."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
-
-
-def model_card(
-    repo_id: str,
-    states: dict[str, State],
-    config: WarmStartConfig,
-    summary: dict[str, Any],
-    origin: Origin | None,
-    *,
-    picture: str | None,
-    real_samples: bool,
-    metadata: dict[str, Any],
-) -> ModelCard:
-    """Fill the template.
-
-    Args:
-        repo_id: The name that the lines on the card load from.
-        states: Weights by role.
-        config: The settings.
-        summary: What came out.
-        origin: Networks, data and machine, where known.
-        picture: File name of the picture, where there is one.
-        real_samples: Whether it shows the user's data.
-        metadata: Of the user's; goes over our own.
-    """
+def model_card(result: Contents, repo_id: str, picture: str | None, metadata: dict[str, Any]) -> ModelCard:
+    """Fill the template; the picture is a file's name, the user's metadata go over our own."""
+    summary, origin = result.summary, result.origin
     images = origin is not None and any(len(shape) == 3 for shape in origin.data)
     task = "unconditional-image-generation" if images else "other"
     title = repo_id.split("/")[-1]
@@ -109,18 +56,77 @@ def model_card(
         "model_name": title,
         "eval_results": measured or None,
     }
-    defaults = asdict(WarmStartConfig())
+    changed = _changed(result.config)
     return ModelCard.from_template(
         ModelCardData(**{**ours, **metadata}),
         template_str=resources.files("coopinit_plugin.result").joinpath("card.md").read_text(encoding="utf-8"),
         title=title,
         repo_id=repo_id,
-        networks=[architecture(role, state, origin) for role, state in states.items()],
+        networks=_architectures(result),
         most_lines=LINES,
-        settings=[(name, repr(value), value != defaults[name]) for name, value in asdict(config).items()],
+        settings=[(name, repr(value), name in changed) for name, value in asdict(result.config).items()],
         summary=summary,
         origin=origin,
         seen=origin and origin.batch * int(summary.get("iterations") or 0),
         picture=picture,
-        real_samples=real_samples,
+        real_samples="real" in result.samples,
     )
+
+
+def table(result: Contents) -> str:
+    """What came out, a line for each thing that is known; settings only if they differ from the default."""
+    summary, origin = result.summary, result.origin
+    rows: list[tuple[str, Any]] = [
+        (net.role.lower(), f"{net.name}, {net.parameters:,} parameters") for net in _architectures(result)
+    ]
+    if origin:
+        shapes = ", ".join(" × ".join(map(str, shape)) for shape in origin.data)
+        rows.append(("data", f"{shapes} in [{origin.low:.3g}, {origin.high:.3g}], {origin.batch} a batch"))
+    rows.append(("iterations", f"{summary.get('iterations')}, stopped by {summary.get('stopped_by')}"))
+    rows.append(("seconds", summary.get("seconds")))
+    rows.append(("distance", _pair(summary, "distance_first", "distance_last", "{:.3g} → {:.3g} σ from the data")))
+    rows.append(("D's logits", _pair(summary, "logit_real_mean", "logit_fake_mean", "real {:.3g}, generated {:.3g}")))
+    if origin:
+        rows.append(("versions", ", ".join(f"{name} {version}" for name, version in origin.versions.items())))
+    rows.append(("settings", ", ".join(f"{k}={v!r}" for k, v in _changed(result.config).items()) or "the defaults"))
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"{key:<{width}}  {_said(value)}" for key, value in rows if value is not None)
+
+
+def _architectures(result: Contents) -> list[Architecture]:
+    """Both networks, read off the weights."""
+    states = {"Generator": result.generator_state, "Discriminator": result.discriminator_state}
+    return [_architecture(role, state, result.origin) for role, state in states.items()]
+
+
+def _architecture(role: str, state: State, origin: Origin | None) -> Architecture:
+    def natural(key: str) -> list[Any]:
+        """Orders 2.weight before 10.weight."""
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+
+    numbers = sum(value.numel() for value in {id(value): value for value in state.values()}.values())
+    width = max(map(len, state), default=0)
+    shapes = {key: " × ".join(map(str, state[key].shape)) or "one number" for key in sorted(state, key=natural)}
+    return Architecture(
+        role,
+        getattr(origin, role.lower(), "a network"),
+        getattr(origin, f"{role.lower()}_parameters", numbers),
+        [f"{key:<{width}}  {shape}" for key, shape in shapes.items()],
+    )
+
+
+def _changed(config: WarmStartConfig) -> dict[str, Any]:
+    """The settings that differ from the default."""
+    usual = asdict(WarmStartConfig())
+    return {name: value for name, value in asdict(config).items() if value != usual[name]}
+
+
+def _pair(summary: dict[str, Any], one: str, other: str, text: str) -> str | None:
+    values = summary.get(one), summary.get(other)
+    return text.format(*values) if all(isinstance(value, float) for value in values) else None
+
+
+def _said(value: Any) -> str:
+    """On one line; what came from a stranger's repository cannot steer the terminal."""
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]

@@ -1,42 +1,40 @@
-"""Where a warm start comes from: the networks, the data and the machine, in numbers that fit on a card."""
+"""Where a warm start comes from: the networks, the data, the machine, and G's samples before and after."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from coopinit_plugin._version import __version__
+from coopinit_plugin.host.randomness import borrowed_randomness
+from coopinit_plugin.method.kept import buffers, kept, training
+from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.result.thumbnails import Samples, pack, preview
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What was warmed up, and on what.
+    """What was warmed up, and on what, in numbers that fit on a card. Shapes are without the batch's dimension."""
 
-    Attributes:
-        generator: G's class name.
-        discriminator: D's.
-        generator_parameters: Numbers in G's parameters.
-        discriminator_parameters: Numbers in D's.
-        latent: Shape of each tensor that G takes, without the batch's dimension.
-        data: Shape of each tensor of a sample, without the batch's dimension.
-        low: Smallest number of the first batch.
-        high: Largest.
-        batch: Samples in one iteration, all processes together.
-        samples: Samples in the dataset, ``None`` where the loader does not tell.
-        first_batch: SHA-256 of the first batch's data.
-        device: Where it ran.
-        versions: Of Python and of the libraries that the numbers depend on.
-    """
-
-    generator: str
+    generator: str  # class names
     discriminator: str
     generator_parameters: int
     discriminator_parameters: int
-    latent: list[list[int]]
-    data: list[list[int]]
-    low: float
+    latent: list[list[int]]  # of each tensor that G takes
+    data: list[list[int]]  # of each tensor of a sample
+    low: float  # the range of the first batch
     high: float
-    batch: int
-    samples: int | None
-    first_batch: str
+    batch: int  # samples in one iteration, all processes together
+    samples: int | None  # in the dataset, if the loader tells
+    first_batch: str  # SHA-256 of its data
     device: str
     versions: dict[str, str]
 
@@ -45,20 +43,67 @@ class Origin:
         """From JSON that may hold anything; what this version does not know is left out.
 
         Raises:
-            KeyError, TypeError, ValueError: where something is missing or of the wrong kind.
+            KeyError, TypeError, ValueError: if something is missing or of the wrong kind.
         """
-        return cls(
-            generator=str(told["generator"]),
-            discriminator=str(told["discriminator"]),
-            generator_parameters=int(told["generator_parameters"]),
-            discriminator_parameters=int(told["discriminator_parameters"]),
-            latent=[[int(size) for size in shape] for shape in told["latent"]],
-            data=[[int(size) for size in shape] for shape in told["data"]],
-            low=float(told["low"]),
-            high=float(told["high"]),
-            batch=int(told["batch"]),
-            samples=None if told["samples"] is None else int(told["samples"]),
-            first_batch=str(told["first_batch"]),
-            device=str(told["device"]),
-            versions={str(name): str(version) for name, version in told["versions"].items()},
+        kinds: dict[str, Callable[[Any], Any]] = {
+            **dict.fromkeys(("generator", "discriminator", "first_batch", "device"), str),
+            **dict.fromkeys(("generator_parameters", "discriminator_parameters", "batch"), int),
+            **dict.fromkeys(("latent", "data"), lambda shapes: [[int(size) for size in shape] for shape in shapes]),
+            **dict.fromkeys(("low", "high"), float),
+            "samples": lambda count: None if count is None else int(count),
+            "versions": lambda found: {str(name): str(version) for name, version in found.items()},
+        }
+        return cls(**{name: kind(told[name]) for name, kind in kinds.items()})
+
+
+class Witness:
+    """Sees the warm-up begin and end, and leaves no trace: buffers, flags and random generators are put back.
+
+    It is made before the first iteration. The seed makes latents and G's own noise the same before and after.
+    """
+
+    def __init__(self, pair: Pair, batch: Any, seed: int, device: torch.device) -> None:
+        self._pair, self._seed = pair, seed
+        with borrowed_randomness(seed):
+            self._x, self._z, _ = pair.draw(batch, device)
+        self._before = self._generated()
+
+    def samples(self) -> Samples:
+        """Real samples, and G's before and after from the same latents, for pictures."""
+        return pack(real=preview(self._x), before=self._before, after=self._generated())
+
+    def origin(self, loader: Any, processes: int) -> Origin:
+        """The networks, the data and the machine; each of the processes took a batch."""
+        G, D = self._pair.G, self._pair.D
+        leaves = [leaf.detach() for leaf in tree_leaves(self._x)]
+        dataset: Any = getattr(loader, "dataset", None)
+        device = leaves[0].device
+        digest = hashlib.sha256()
+        for leaf in leaves:
+            digest.update(leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return Origin(
+            generator=type(G).__name__,
+            discriminator=type(D).__name__,
+            generator_parameters=sum(p.numel() for p in G.parameters()),
+            discriminator_parameters=sum(p.numel() for p in D.parameters()),
+            latent=[list(leaf.shape[1:]) for leaf in tree_leaves(self._z) if isinstance(leaf, Tensor)],
+            data=[list(leaf.shape[1:]) for leaf in leaves],
+            low=min(float(leaf.min()) for leaf in leaves),
+            high=max(float(leaf.max()) for leaf in leaves),
+            batch=len(leaves[0]) * processes,
+            samples=len(dataset) if hasattr(dataset, "__len__") else None,
+            first_batch=digest.hexdigest(),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            versions={
+                "coopinit_plugin": __version__,
+                "torch": str(torch.__version__),
+                "accelerate": importlib.metadata.version("accelerate"),
+                "python": platform.python_version(),
+            },
         )
+
+    def _generated(self) -> Tensor:
+        """G's samples in training mode, as the user's loop will see them; with a graph, for the G that needs one."""
+        with borrowed_randomness(self._seed), kept(buffers(self._pair.G), training(self._pair.G)):
+            self._pair.G.train()
+            return preview(self._pair.generate(self._z))

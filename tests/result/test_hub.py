@@ -1,5 +1,6 @@
 """The Hub over real HTTP: huggingface_hub's own client against a server on loopback."""
 
+# ruff: noqa: F811 - hub is a fixture
 from __future__ import annotations
 
 import hashlib
@@ -9,14 +10,12 @@ import re
 import struct
 import subprocess
 import sys
-import time
-import types
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from hub_server import Fault, Hub
+from hub_server import ID, Fault, Hub, hub, same  # noqa: F401
 from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -26,36 +25,16 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import _http
 from networks import hooks, images, mlp_pair, short, vectors
 from snapshot import Snapshot, state_bits
 from test_warm_start import FILES, bits, conv_pair, result_of, scrambled
 
 from coopinit_plugin import CoopInitError, WarmStart, warm_start
 
-ID = "me/init"
-
 
 @pytest.fixture(params=[True, False], ids=["lfs", "regular"])
 def lfs(request):
     return request.param
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path, request):
-    """A Hub of its own, an empty cache, and the token of the user ``me``."""
-    with Hub(lfs=request.getfixturevalue("lfs") if "lfs" in request.fixturenames else True) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        monkeypatch.setenv("HF_TOKEN", server.token)
-        # The client waits ever longer between its attempts; here it need not.
-        monkeypatch.setattr(_http, "time", types.SimpleNamespace(sleep=lambda _: None, time=time.time))
-        yield server
 
 
 @pytest.fixture
@@ -66,14 +45,6 @@ def result():
 def warmed(pair=mlp_pair, data=vectors):
     G, D = pair()
     return warm_start(G, D, data(), config=short(), adapter=hooks(), progress=False)
-
-
-def same(a: WarmStart, b: WarmStart) -> bool:
-    return all(
-        {key: bits(value) for key, value in getattr(a, name).items()}
-        == {key: bits(value) for key, value in getattr(b, name).items()}
-        for name in ("generator_state", "discriminator_state")
-    ) and (a.config, a.history, a.summary, a.origin) == (b.config, b.history, b.summary, b.origin)
 
 
 def whole(result: WarmStart, tmp_path: Path) -> None:
@@ -262,7 +233,18 @@ def test_a_missing_repository(hub):
     with pytest.raises(RepositoryNotFoundError):
         WarmStart.from_pretrained("me/nothing")
     with pytest.raises(HFValidationError):
-        WarmStart.from_pretrained("not a repo/../id")
+        WarmStart.from_pretrained("me/no..thing")
+
+
+@pytest.mark.parametrize(
+    "name", ["gone", "gone/", "./gone", "/no/such/init", "a/b/c", "~/init", "not a repo/../id", "", Path("me/init")]
+)
+def test_a_folder_that_is_not_there_is_said_so_without_asking_the_hub(hub, name):
+    with pytest.raises(
+        CoopInitError, match=r"is neither a folder here nor .*user/dcgan-init.* from /.*save_pretrained"
+    ):
+        WarmStart.from_pretrained(name)
+    assert hub.log == []
 
 
 @pytest.mark.parametrize("name", [*FILES, "samples.safetensors"])
@@ -415,7 +397,7 @@ def test_samples_that_are_none_cost_only_the_picture(hub, tmp_path):
         {"before": torch.full((2, 2), float("nan"))},
         {"before": torch.zeros(4, 2), "after": torch.zeros(4, 3)},
         {"anything": torch.zeros(1)},
-        {"before.range": torch.zeros(2)},
+        {"before": torch.zeros(4, 2, dtype=torch.uint8)},
         {"before": torch.zeros(0, 2)},
     ):
         content = safetensors.torch.save(odd)

@@ -350,6 +350,18 @@ def test_a_full_disk_leaves_no_trace(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_costs_no_older_save(saved, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CoopInitError, match="No space left on device"):
+        result_of(*mlp_pair(seed=5)).save_pretrained(saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert os.listdir(saved.parent) == ["init"]
+
+
 # --- the wrong architecture
 
 
