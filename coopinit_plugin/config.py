@@ -82,15 +82,15 @@ class WarmStartConfig:
         max_iterations: The most that ``"auto"`` may take.
         max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over takes the time
             of some more iterations after that. ``None``: no such bound.
-        langevin_steps: Steps K of the chain that refines each generated sample. ``"auto"``: 2, and up to 10 as long as
-            steps of full length do not bring the refined samples up to the score of real ones.
+        langevin_steps: Steps K of the chain that refines each generated sample. ``"auto"``: 2; the chain goes on
+            from where it stood, so that few steps reach far.
         step_size: ``"balanced"`` adapts the drift so that refined samples score as real ones do. A number δ
             is the textbook chain: drift δ²/2·∇f and, unless `noise` is given, noise δ; both in σ.
         noise: Standard deviation of the noise added per Langevin step, in σ. ``None``: 0.06 with the balanced step,
             δ with a fixed one.
         lr_generator: Adam's learning rate for G in the warm-up.
         lr_discriminator: Adam's learning rate for D in the warm-up; with ``langevin_steps="auto"`` up to twice this, as
-            far as a chain of fewer than 4 steps brings refined samples to the score of real ones.
+            far as the chain brings refined samples to the score of real ones.
         betas: Adam's β₁, β₂, for both.
         averaging: G comes back with the running mean of its weights over the iterations; this share of the mean is kept
             at each one, so that 0.9 looks back about ten. 0: the weights that the last iteration left.

@@ -93,7 +93,7 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     iteration = len(state.history) + 1
     real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
-        group["lr"] = config.lr_discriminator * step.pace
+        group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
     outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d)
     state.averaged.update(iteration)
 
@@ -106,7 +106,7 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
             "differentiable score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
         )
     used, steps = step.size or 0.0, step.steps
-    step.update(found.real - found.refined, found.score_std, found.drift)
+    step.update(found.real - found.refined, found.score_std)
     state.plateau.observe(real[0], outcome.fake)
     report = StepReport(
         iteration=iteration,

@@ -37,9 +37,9 @@ from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau, concern
 from coopinit_plugin.method.team import Team
 from coopinit_plugin.result.files import CONFIG
+from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
-from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
     scale = saved["scale"] if saved is not None else sigmas(x, team)
-    keeps_batch = not isinstance(batch, torch.Tensor) and _needs_batch(pair, x, z)
+    keeps_batch = _needs_batch(pair, x, z)
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(
         pair=pair,

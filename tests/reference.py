@@ -19,7 +19,7 @@ class Reference:
     The chains go on: `places` pairs (z, x̃) for each position of a batch, drawn back by the share `pull` of the way to
     G(z) when they are taken up.
 
-    The balanced step begins at `first_step_size`: set `a` to it before the first iteration. `steps` is K, or "auto".
+    The balanced step begins at `first_step_size`: set `a` to it before the first iteration. `steps` is K.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Reference:
         D: nn.Module,
         *,
         sigmas: list[float],
-        steps: int | str,
+        steps: int,
         noise: float,
         l2: float,
         fixed: float | None = None,
@@ -44,10 +44,8 @@ class Reference:
     ) -> None:
         self.G, self.D = G, D
         self.sigmas, self.noise, self.l2 = sigmas, noise, l2
-        self.steps_balance = steps == "auto"
-        self.k = 2.0 if self.steps_balance else float(steps)
-        self.wanted = 0.0
-        self.balanced = fixed is None
+        self.steps = steps
+        self.balanced, self.capped = fixed is None, 0
         self.a = None if self.balanced else fixed**2 / 2
         self.sign = 1 if real_is_high else -1
         self.masks, self.clip, self.randn = masks, clip, randn
@@ -109,19 +107,16 @@ class Reference:
     def langevin(self, xs: list[Tensor]) -> list[Tensor]:
         """x ← x + a·σ²·∇f(x) + ε·σ·N(0, I), K times; the balanced chain moves a sample by 0.25 σ (RMS) K at most."""
         xs = [x.detach().clone() for x in xs]
-        longest = 0.25 * self.k / round(self.k)  # K in fractions reaches as far in whole steps
-        for _ in range(round(self.k)):
+        for _ in range(self.steps):
             gradients = self.gradient(xs)
             shorten = torch.ones(len(xs[0]), dtype=xs[0].dtype)
-            lengths = []
             if self.balanced:
                 for i in range(len(xs[0])):
                     moves = [self.a * sigma * g[i] for g, sigma in zip(gradients, self.sigmas, strict=True)]
                     rms = torch.cat([move.reshape(-1) for move in moves]).square().mean().sqrt()
-                    lengths.append(float(rms))
-                    if rms > longest:
-                        shorten[i] = longest / rms
-            self.wanted = sum(lengths) / len(lengths) if lengths else 0.0
+                    if rms > 0.25:
+                        self.capped += 1
+                        shorten[i] = 0.25 / rms
             new = []
             for x, g, sigma in zip(xs, gradients, self.sigmas, strict=True):
                 drift = torch.stack([shorten[i] * self.a * sigma**2 * g[i] for i in range(len(x))])
@@ -132,7 +127,7 @@ class Reference:
         return xs
 
     def iterate(self, xs: list[Tensor], z: Tensor) -> list[float]:
-        """One cooperative iteration; the statistics mean f(x), var f(x), mean f(x̃), var f(x̃), displacement², drift."""
+        """One cooperative iteration; the statistics mean f(x), var f(x), mean f(x̃), var f(x̃), displacement²."""
         self.see_real(xs)
         filling = len(self.memory) < self.places
         if not filling:  # each position takes up one of its own places
@@ -176,16 +171,9 @@ class Reference:
 
         found = [f_real.mean(), ((f_real - f_real.mean()) ** 2).mean()]
         found += [f_refined.mean(), ((f_refined - f_refined.mean()) ** 2).mean(), teaching]
-        found.append(torch.tensor(self.wanted))
         statistics = [float(value.detach().to(torch.float32)) for value in found]  # read in single precision
         if self.balanced:
             gap = statistics[0] - statistics[2]
-            spread = (math.sqrt(statistics[1]) + math.sqrt(statistics[3])) / 2
-            change = math.exp(0.1 * max(-1.0, min(1.0, gap / spread)))
-            if self.steps_balance and gap > 0 and statistics[5] > 0.25 * self.k / round(self.k):
-                self.k = min(self.k * change, 10.0)
-            elif self.steps_balance and gap < 0 and self.k > 2:
-                self.k = max(self.k * change, 2.0)
-            else:
-                self.a = self.a * change
+            deviation = (math.sqrt(statistics[1]) + math.sqrt(statistics[3])) / 2
+            self.a = self.a * math.exp(0.1 * max(-1.0, min(1.0, gap / deviation)))
         return statistics

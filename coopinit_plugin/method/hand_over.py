@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from coopinit_plugin.method.energy_mode import likelihood_mode, normalisers
 from coopinit_plugin.method.kept import buffers, frozen, kept, training
 from coopinit_plugin.method.langevin import input_gradient
-from coopinit_plugin.method.layer_sizes import restore_sizes
+from coopinit_plugin.method.layer_sizes import set_sizes
 from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
 from coopinit_plugin.method.output_layers import OutputLayers, find_output_layers
 from coopinit_plugin.method.pair import Pair
@@ -23,6 +23,7 @@ Drawn = tuple[Any, Any, Any]  # (x, z, batch)
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
+SLOWER = 4.0  # G's layers before a normalisation, against their size before the warm-up
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
@@ -68,7 +69,34 @@ def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
     ways = [_scores, on_own_statistics] if alone else [_scores]
     with kept(training(pair.D)):
         likelihood_mode(pair.D)
-        return restore_sizes(pair.D, sizes, [partial(way, pair, drawn) for way in ways for drawn in (samples, fake)])
+        return set_sizes(pair.D, sizes, [partial(way, pair, drawn) for way in ways for drawn in (samples, fake)])
+
+
+def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
+    """Make G learn more slowly in the adversarial loop than D: its layers before a normalisation get larger.
+
+    A step of Adam moves a weight by about the learning rate, whatever the weight's size, so a layer that is `SLOWER`
+    times as large turns that much more slowly, while the normalisation after it leaves what G gives as it is. After the
+    warm-up G is the one that has more to lose: at the speed that it has from random weights it leaves its modes within
+    a hundred iterations, before D has learnt to hold it.
+
+    Args:
+        pair: G and D after the warm-up.
+        z: Latents by which it is judged that G's samples stay.
+        sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said of G before the warm-up.
+
+    Returns:
+        The number of weights that were changed.
+    """
+
+    def samples(training_mode: bool) -> Tensor:
+        with kept(training(pair.G), buffers(pair.G)), torch.random.fork_rng():
+            torch.manual_seed(0)  # a G with noise of its own gives the same samples again
+            pair.G.train(training_mode)
+            return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
+
+    wanted = [SLOWER * size for size in sizes]
+    return set_sizes(pair.G, wanted, [partial(samples, True), partial(samples, False)], pass_on=False)
 
 
 def hand_over(

@@ -53,7 +53,6 @@ class Moments(NamedTuple):
         refined_mean: Mean f(x̃).
         refined_variance: Variance of f(x̃).
         displacement: Mean squared displacement of the chain, in σ².
-        drift: How long the chain's last drift would have been without its cap, in σ; 0 if it has none.
     """
 
     real_mean: Any
@@ -61,7 +60,6 @@ class Moments(NamedTuple):
     refined_mean: Any
     refined_variance: Any
     displacement: Any
-    drift: Any
 
 
 class Outcome(NamedTuple):
@@ -84,14 +82,12 @@ class Statistics(NamedTuple):
         refined: Mean f(x̃_K).
         score_std: s, the mean of the two standard deviations.
         displacement: RMS of x̃_K − G(z), in σ.
-        drift: See :class:`Moments`.
     """
 
     real: float
     refined: float
     score_std: float
     displacement: float
-    drift: float
 
     @classmethod
     def read(cls, moments: Moments, team: Team = ALONE) -> Statistics:
@@ -105,8 +101,8 @@ class Statistics(NamedTuple):
         each = Moments(*zip(*rows, strict=True))
         real, real_std = _pooled(each.real_mean, each.real_variance)
         refined, refined_std = _pooled(each.refined_mean, each.refined_variance)
-        displacement, drift = (sum(values) / len(rows) for values in (each.displacement, each.drift))
-        return cls(real, refined, (real_std + refined_std) / 2, displacement**0.5, drift)
+        displacement = sum(each.displacement) / len(rows)
+        return cls(real, refined, (real_std + refined_std) / 2, displacement**0.5)
 
 
 def _pooled(means: Any, variances: Any) -> tuple[float, float]:
@@ -153,14 +149,14 @@ def cooperate(
             square = gradient_rms(f, start, settings.scale).square()
             settings.team.average([square])
             step.start(settings.noise, float(square.sqrt()))
-        refined, wanted = langevin(
+        refined = langevin(
             f,
             start,
             steps=step.steps,
             drift=step.size or 0.0,
             noise=settings.noise,
             scale=settings.scale,
-            cap=step.longest if step.size else None,
+            cap=step.cap if step.size else None,
             mask=mask,
             draw=settings.draw,
         )
@@ -189,14 +185,13 @@ def cooperate(
     _step(adam_d, for_d)
     pair.after_d_step()
 
-    return Outcome(detached(g), _moments(f_real, f_refined, teaching, wanted))
+    return Outcome(detached(g), _moments(f_real, f_refined, teaching))
 
 
-def _moments(f_real: Tensor, f_refined: Tensor, teaching: Tensor, wanted: Tensor | None) -> Moments:
+def _moments(f_real: Tensor, f_refined: Tensor, teaching: Tensor) -> Moments:
     real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
     refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
-    drift = torch.zeros_like(real_mean) if wanted is None else wanted
-    return Moments(real_mean, real_variance, refined_mean, refined_variance, teaching.detach(), drift)
+    return Moments(real_mean, real_variance, refined_mean, refined_variance, teaching.detach())
 
 
 def _taken_gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:

@@ -26,7 +26,7 @@ def langevin(
     cap: float | None = None,
     mask: Any = None,
     draw: Draw = torch.normal,
-) -> tuple[Any, Tensor | None]:
+) -> Any:
     """Refine samples by K Langevin steps, x ← x + a·σ²·∇f(x) + ε·σ·N(0, I).
 
     The textbook form has a = δ²/2 and ε = δ; short-run practice needs two independent knobs (Nijkamp et al. 2019).
@@ -43,8 +43,7 @@ def langevin(
         draw: ``(mean, std) -> sample``, the source of the noise.
 
     Returns:
-        The refined samples x̃_K, detached, in the container of `x`; and, where there is a cap, how long the last drift
-        would have been without it (mean over samples of its RMS, in σ; a scalar on the device).
+        The refined samples x̃_K, detached, in the container of `x`.
 
     Raises:
         CoopInitError: where the score has no gradient path to the samples.
@@ -52,7 +51,7 @@ def langevin(
     start, nest = tree_flatten(x)
     inputs = [leaf.detach().requires_grad_() for leaf in start]
     masks = tree_flatten(mask)[0] if mask is not None else None
-    ones = longest = None
+    ones = None
     for _ in range(steps):
         gradients, ones = input_gradient(score, inputs, nest, ones)
         with torch.no_grad():
@@ -60,14 +59,13 @@ def langevin(
                 draw(leaf, noise * sigma) if noise else leaf.detach().clone()
                 for leaf, sigma in zip(inputs, scale, strict=True)
             ]
-            longest = _drift(moved, gradients, drift, scale, cap)
+            _drift(moved, gradients, drift, scale, cap)
             if masks is not None:
                 moved = [
                     torch.where(free.bool(), new, old) for free, new, old in zip(masks, moved, inputs, strict=True)
                 ]
         inputs = [leaf.requires_grad_() for leaf in moved]
-    wanted = None if longest is None else longest.mean() * (drift * scale[0] / _elements(inputs) ** 0.5)
-    return tree_unflatten([leaf.detach() for leaf in inputs], nest), wanted
+    return tree_unflatten([leaf.detach() for leaf in inputs], nest)
 
 
 def gradient_rms(score: Score, x: Any, scale: list[float]) -> Tensor:
@@ -96,24 +94,18 @@ def input_gradient(
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)), ones
 
 
-def _drift(
-    x: list[Tensor], gradients: tuple[Tensor, ...], drift: float, scale: list[float], cap: float | None
-) -> Tensor | None:
-    """Add a·σ²·∇f to x in place, each sample's move held to an RMS of `cap` σ: one clamp of a norm, one division.
-
-    Gives the norms, where there is a cap.
-    """
+def _drift(x: list[Tensor], gradients: tuple[Tensor, ...], drift: float, scale: list[float], cap: float | None) -> None:
+    """Add a·σ²·∇f to x in place, each sample's move held to an RMS of `cap` σ: one clamp of a norm, one division."""
     if cap is None:
         for leaf, g, sigma in zip(x, gradients, scale, strict=True):
             leaf.add_(g, alpha=drift * sigma**2)
-        return None
+        return
     limit = cap * _elements(gradients) ** 0.5
     norms = _length(gradients, scale)
     length = norms.clamp_min(limit / (drift * scale[0]))
     for leaf, g, sigma in zip(x, gradients, scale, strict=True):
         per_sample = length if g.ndim == length.ndim else length.view(-1, *[1] * (g.ndim - 1))
         leaf.addcdiv_(g, per_sample, value=limit * sigma**2 / scale[0])
-    return norms
 
 
 def _elements(samples: Sequence[Tensor]) -> int:

@@ -38,35 +38,40 @@ def layer_sizes(D: nn.Module) -> list[float]:
 
 
 @torch.no_grad()
-def restore_sizes(D: nn.Module, sizes: list[float], logits: Sequence[Callable[[], Tensor]]) -> int:
-    """Give every layer the size it had, where D's logits stay the same.
+def set_sizes(
+    network: nn.Module, sizes: list[float], outputs: Sequence[Callable[[], Tensor]], *, pass_on: bool = True
+) -> int:
+    """Give every layer the size that is asked for, if what the network gives stays the same.
 
     Args:
-        D: The discriminator; changed in place.
-        sizes: What :func:`layer_sizes` said before.
-        logits: Each gives D's logits of fixed samples, ``(N,)``; all have to stay, the first one is asked first.
+        network: G or D; changed in place.
+        sizes: As :func:`layer_sizes` gives them.
+        outputs: Each gives what the network makes of fixed samples, flat; all have to stay, the first is asked first.
+        pass_on: Whether the next layer may make up for a layer's new size.
 
     Returns:
         The number of weights that were changed.
     """
-    wanted = dict(zip(map(id, _weights(D)), sizes, strict=True))
-    with recorded(D) as record:
-        before = [logits[0]()]
+    wanted = dict(zip(map(id, _weights(network)), sizes, strict=True))
+    with recorded(network) as record:
+        before = [outputs[0]()]
     called = [call.module for call in record.ended if call.name and not _inside(call.name)]
     record.ended.clear()
-    record.begun.clear()  # what went through D need not be held any longer
-    before += [f() for f in logits[1:]]
+    record.begun.clear()
+    before += [f() for f in outputs[1:]]
     if any(_std(base) <= ROUNDING * float(base.abs().max()) for base in before):
         return 0  # they are all the same, and would be so whatever was done to the layers
     passed_on: list[Undo] = []  # to layers further back, of which none has its own size yet
     changed = 0
-    for layer, between, following in _places(D, called):
+    for layer, between, following in _places(network, called):
         for weight in _matrices(layer):
             size, now = wanted.get(id(weight), 0.0), _size(weight)
             if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:
                 continue
             for way, passes_on in _ways(weight, size / now, layer, between, following):
-                if (undo := _multiplied(way, logits, before)) is not None:
+                if passes_on and not pass_on:
+                    continue
+                if (undo := _multiplied(way, outputs, before)) is not None:
                     changed += 1
                     passed_on = [*passed_on, undo] if passes_on else []
                     break

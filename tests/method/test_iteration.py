@@ -86,7 +86,6 @@ CASES = {
     "fixed step": (mlp_pair, {"fixed": 0.3}),
     "fixed step, BatchNorm": (conv_pair, {"fixed": 0.05}),
     "many steps": (mlp_pair, {"steps": 7}),
-    "as many steps as it takes": (mlp_pair, {"steps": "auto", "noise": 0.2}),
     "no noise": (mlp_pair, {"noise": 0.0}),
     "no regularisation": (mlp_pair, {"l2": 0.0}),
     "capped": (mlp_pair, {"noise": 0.8, "l2": 3.0}),
@@ -159,7 +158,6 @@ def test_an_iteration_is_the_textbooks(case):
 
     started = copy.deepcopy((G.state_dict(), D.state_dict()))
     latents = torch.Generator().manual_seed(9)
-    capped, ks = 0, []
     for iteration, xs in enumerate(batches):
         z = torch.randn(8, Z, generator=latents, dtype=torch.float64)
         x = tuple(xs) if several else xs[0]
@@ -172,20 +170,15 @@ def test_an_iteration_is_the_textbooks(case):
         theirs = reference.iterate(xs, z)
         found = [float(value.float()) for value in outcome.moments]
         assert found == pytest.approx(theirs, rel=1e-5, abs=1e-7)
-        ks.append(step.steps)
-        step.update(found[0] - found[2], (found[1] ** 0.5 + found[3] ** 0.5) / 2, found[5])
-        assert (step.size, step.number) == pytest.approx((reference.a, reference.k), rel=1e-9)
+        step.update(found[0] - found[2], (found[1] ** 0.5 + found[3] ** 0.5) / 2)
+        assert step.size == pytest.approx(reference.a, rel=1e-9)
         step.size = reference.a
         assert_close(ours_g, G, f"G at iteration {iteration}")
         assert_close(ours_d, D, f"D at iteration {iteration}")
-        capped += theirs[5] > 0.25
     for before, module in zip(started, (G, D), strict=True):
         assert all((module.state_dict()[k] != v).any() for k, v in before.items() if k.endswith("0.bias"))
     if case == "capped":
-        assert capped > ITERATIONS / 2  # the cap was at work
-    if steps == "auto":
-        assert ks[0] == 2
-        assert max(ks) >= 4
+        assert reference.capped > 8 * ITERATIONS  # the cap was at work in more than half of the steps
 
 
 @pytest.mark.parametrize("case", ["mlp", "BatchNorm in both", "two tensors a sample", "fixed step", "real is low"])
@@ -239,7 +232,7 @@ def test_a_warm_up_is_the_textbooks_loop(case):
         reference.a = result.history[0].step_size  # found in single precision
     for iteration, row in enumerate(result.history):
         used = reference.a
-        mean_real, _, mean_refined, _, squared, _ = reference.iterate(data[iteration % 7], latents[iteration % 7])
+        mean_real, _, mean_refined, _, squared = reference.iterate(data[iteration % 7], latents[iteration % 7])
         assert (row.iteration, row.real, row.refined) == (
             iteration + 1,
             pytest.approx(mean_real, rel=1e-4, abs=1e-6),

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
 from coopinit_plugin.method.kept import buffers, kept, training
-from coopinit_plugin.method.layer_sizes import ALIKE, layer_sizes, restore_sizes
+from coopinit_plugin.method.layer_sizes import ALIKE, layer_sizes, set_sizes
 
 INPUTS, WIDTH = 6, 8
 X = torch.randn(32, INPUTS, generator=torch.Generator().manual_seed(0))
@@ -80,7 +80,7 @@ def test_layers_get_their_size_and_the_logits_stay(name):
     sizes = grown(D)
     with torch.no_grad():
         before = logits(D)
-        changed = restore_sizes(D, sizes, [lambda: logits(D)])
+        changed = set_sizes(D, sizes, [lambda: logits(D)])
         moved = logits(D) - before
     assert changed == 2
     assert float(moved.abs().max()) <= 2 * ALIKE * float(before.std())
@@ -100,7 +100,7 @@ def test_layers_get_their_size_and_the_logits_stay(name):
 def test_where_no_layer_can_make_up_for_it_nothing_is_changed(D):
     sizes = grown(D, by=1.5)
     before = Snapshot(D)
-    assert restore_sizes(D, sizes, [lambda: logits(D)]) == 0
+    assert set_sizes(D, sizes, [lambda: logits(D)]) == 0
     before.assert_unchanged()
 
 
@@ -110,7 +110,7 @@ def test_what_has_hardly_grown_stays_as_it_is():
     with torch.no_grad():
         D[0].weight.mul_(1.09)
     before = Snapshot(D)
-    assert restore_sizes(D, sizes, [lambda: logits(D)]) == 0
+    assert set_sizes(D, sizes, [lambda: logits(D)]) == 0
     before.assert_unchanged()
 
 
@@ -122,7 +122,7 @@ def test_a_layer_that_started_at_zero_or_is_frozen_stays_as_it_is():
         D[2].weight.mul_(3)
     D[0].weight.requires_grad_(False)
     before = Snapshot(D)
-    assert restore_sizes(D, [0.0, sizes[2]], [lambda: logits(D)]) == 0
+    assert set_sizes(D, [0.0, sizes[2]], [lambda: logits(D)]) == 0
     before.assert_unchanged()
 
 
@@ -146,7 +146,7 @@ def test_whatever_d_is_its_logits_move_by_no_more_than_is_allowed(D, by, seed):
     sizes = grown(D, by)
     with torch.no_grad():
         before = logits(D)
-        changed = restore_sizes(D, sizes, [lambda: logits(D)])
+        changed = set_sizes(D, sizes, [lambda: logits(D)])
         moved = logits(D) - before
     allowed = changed * ALIKE * float(before.std(correction=0))
     assert float(moved.abs().max()) <= allowed * 1.01 + 1e-6
@@ -159,7 +159,7 @@ def test_the_last_layer_keeps_what_is_left_over_unless_it_is_normalised(normalis
     D = body(wrap=wrap)
     D[-1] = wrap(nn.Linear(WIDTH, 1))
     sizes = grown(D)
-    restore_sizes(D, sizes, [lambda: logits(D)])
+    set_sizes(D, sizes, [lambda: logits(D)])
     share = layer_sizes(D)[2] / sizes[2]
     assert share == pytest.approx(1.0, rel=1e-3) if normalised else share > 2.5
 
@@ -183,7 +183,7 @@ def test_layers_whose_call_cannot_be_seen_get_their_size_where_they_are_normalis
     sizes = grown(D)
     with torch.no_grad():
         before = logits(D)
-        assert restore_sizes(D, sizes, [lambda: logits(D)]) == 1
+        assert set_sizes(D, sizes, [lambda: logits(D)]) == 1
         torch.testing.assert_close(logits(D), before)
     matrices = [name for name, parameter in D.named_parameters() if parameter.ndim > 1]
     share = dict(zip(matrices, (now / size for now, size in zip(layer_sizes(D), sizes, strict=True)), strict=True))
@@ -222,7 +222,7 @@ def test_where_all_logits_are_the_same_nothing_is_proved_and_nothing_changed(shi
         D[0].weight.mul_(1e-12)
         D[-1].bias.add_(shift)
     before = Snapshot(D)
-    assert restore_sizes(D, [1.0, *sizes[1:]], [lambda: logits(D)]) == 0
+    assert set_sizes(D, [1.0, *sizes[1:]], [lambda: logits(D)]) == 0
     before.assert_unchanged()
 
 
@@ -242,7 +242,7 @@ def test_logits_must_not_be_shifted_which_no_hand_over_could_undo_without_a_last
     with torch.no_grad():
         D.offset.weight.mul_(3)
     before = Snapshot(D)
-    assert restore_sizes(D, sizes, [lambda: logits(D)]) == 0
+    assert set_sizes(D, sizes, [lambda: logits(D)]) == 0
     before.assert_unchanged()
 
 
@@ -261,7 +261,7 @@ def test_with_batch_norm_the_logits_on_the_batchs_own_statistics_count_too():
 
     with torch.no_grad():
         before = on_own_statistics()
-        restore_sizes(D, sizes, [lambda: logits(D), on_own_statistics])
+        set_sizes(D, sizes, [lambda: logits(D), on_own_statistics])
         moved = on_own_statistics() - before
     assert float(moved.abs().max()) <= 2 * ALIKE * float(before.std())
 
@@ -283,7 +283,7 @@ def test_under_batch_norm_a_layer_goes_as_far_as_epsilon_lets_it():
     calls = [lambda: logits(D), lambda: on(X), lambda: on(X * torch.linspace(0.2, 1.0, INPUTS))]
     with torch.no_grad():
         before = [f() for f in calls]
-        assert restore_sizes(D, sizes, calls) >= 1
+        assert set_sizes(D, sizes, calls) >= 1
         moved = [float((f() - old).abs().max() / old.std(correction=0)) for f, old in zip(calls, before, strict=True)]
     assert sizes[0] * 1.1 < layer_sizes(D)[0] < 0.9 * big
     assert max(moved) <= 2 * ALIKE  # of this layer and the next
@@ -294,7 +294,7 @@ def test_after_a_warm_up_they_have_their_size():
     G = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, INPUTS))
     D = body()
     sizes = layer_sizes(D)
-    config = WarmStartConfig(iterations=60, lr_discriminator=1e-2, handover="logistic")
+    config = WarmStartConfig(iterations=60, lr_discriminator=3e-2, handover="logistic")
     result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
     assert result.summary["layers_resized"] >= 1
     assert layer_sizes(D)[:2] == pytest.approx(sizes[:2], rel=0.11)
@@ -304,7 +304,7 @@ def test_without_a_hand_over_d_stays_as_the_warm_up_made_it():
     torch.manual_seed(0)
     G, D = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, INPUTS)), body()
     sizes = layer_sizes(D)
-    config = WarmStartConfig(iterations=60, lr_discriminator=1e-2, handover="none")
+    config = WarmStartConfig(iterations=60, lr_discriminator=3e-2, handover="none")
     result = warm_start(G, D, [torch.randn(32, INPUTS) for _ in range(4)], config=config, progress=False)
     assert result.summary["layers_resized"] == 0
     assert any(abs(now / size - 1) > 0.11 for now, size in zip(layer_sizes(D)[:2], sizes[:2], strict=True))
