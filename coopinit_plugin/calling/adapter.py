@@ -110,14 +110,10 @@ def users_hook(hook: str, given: str) -> Iterator[None]:
 
 
 def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Whether D is trained to give real samples the higher score, asked of the user's own loss.
+    """Whether D is trained to give real samples the higher score: the value for ``Adapter(real_is_high=...)``.
 
     Args:
-        d_loss: D's loss, ``(f_real, f_fake) -> loss``.
-
-    Returns:
-        ``True`` if the loss is smaller at f(real) = +1, f(fake) = −1 than the other way round: the value for
-        ``Adapter(real_is_high=...)``.
+        d_loss: D's loss, ``(f_real, f_fake) -> loss``. It is asked at f(real) = +1, f(fake) = −1 and the reverse.
 
     Raises:
         CoopInitError: if both give the same loss, or no finite one.
@@ -147,8 +143,8 @@ def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
     def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
         nonlocal on_probabilities
         if on_probabilities is None:
-            two, less = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
-            on_probabilities = _fails(d_loss, two, less) or _fails(d_loss, -two, -less)
+            above, below = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
+            on_probabilities = _fails(d_loss, above, below) or _fails(d_loss, -above, -below)
         with users_hook("d_loss", f"scores of shape {tuple(f_real.shape)}"):
             if on_probabilities:
                 return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
@@ -158,7 +154,6 @@ def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
 
 
 def _fails(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
-    """Whether the loss raises or gives no number."""
     try:
         return bool(torch.isnan(d_loss(f_real, f_fake)).any())
     except Exception:
@@ -219,7 +214,7 @@ def bound(
             works_in_place = any(leaf._version for leaf in tree_leaves(x))
         return f if sign > 0 else -f
 
-    after_d_step, mask = adapter.after_d_step, adapter.mask
+    after_d_step, mask = adapter.after_d_step or (lambda D: None), adapter.mask
     return Pair(
         G,
         D,
@@ -227,7 +222,7 @@ def bound(
         latent=lambda n, device, batch: move(latent(n, device, batch), device),
         generate=generated,
         logits=logits,
-        after_d_step=lambda: None if after_d_step is None else after_d_step(D),
+        after_d_step=lambda: after_d_step(D),
         mask=mask if callable(mask) else lambda x: mask,
     )
 

@@ -117,11 +117,8 @@ def match(held: Held, z: Any, out: Any) -> Match:
 
 
 def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
-    """The data in the order of G's output, by key if both have keys, else as they come."""
-    named = {part.keys[-1]: part for part in data if part.keys}
-    keys = [part.keys[-1] for part in made]
-    if len(made) != len(data):
-        return None
+    """The data in the order of G's output, by key if both have keys, else as they come; ``None`` if they do not fit."""
+    named, keys = {part.keys[-1]: part for part in data if part.keys}, [part.keys[-1] for part in made]
     by_key = all(isinstance(key, str) for key in keys) and set(named) == set(keys)
     order = [named[key] for key in keys] if by_key else data
     return order if [part.tensor.shape for part in order] == [part.tensor.shape for part in made] else None
@@ -129,23 +126,21 @@ def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
 
 def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
     """A sample of several tensors; `order` has the data in the order of G's output."""
-    shapes = [part.tensor.shape for part in data]
     warnings: tuple[str, ...] = ()
-    if len(set(shapes)) < len(shapes) and not isinstance(out, Mapping):
+    if len({part.tensor.shape for part in data}) < len(data) and not isinstance(out, Mapping):
         names = ", ".join(part.name for part in data)
         warnings = (f"{names} have one shape: taken for G's outputs in that order. Else give {line(real='...')}.",)
     how = "given (real)" if held.real else "as G gives them"
     rows = [("data", ", ".join(describe(part.tensor) for part in order), how)]
-    where = [part.keys for part in order]
+    where, back = [part.keys for part in order], [[other.keys for other in order].index(part.keys) for part in data]
+    nest = tree_flatten(only_tensors(out) if held.real is None else held.x)[1]
     if held.real is None:
-        nest = tree_flatten(only_tensors(out))[1]
         taken = lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest)  # noqa: E731
         return Match(taken, only_tensors, rows, warnings=warnings)
-    given, back = tree_flatten(held.x)[1], [where.index(part.keys) for part in data]
 
     def pick(out: Any) -> Any:
         made = [part.tensor for part in parts(out)]
-        return tree_unflatten([made[index] for index in back], given)
+        return tree_unflatten([made[index] for index in back], nest)
 
     return Match(held.real, pick, rows, warnings=warnings)
 
@@ -205,13 +200,12 @@ def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[
     if len(rows) > 1 or not last or not isinstance(last[0], (nn.Tanh, nn.Sigmoid)):
         return rows, []
     bottom = -1.0 if isinstance(last[0], nn.Tanh) else 0.0
+    slack, seen = 0.01 * (1 - bottom), f"[{low:.3g}, {high:.3g}]"
     spans = f"G's output spans [{bottom:g}, 1] ({type(last[0]).__name__.lower()}), your data"
-    slack = 0.01 * (1 - bottom)
     if low < bottom - slack or high > 1 + slack:
-        scaled = f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2"
-        advice = f"G can never reach them. Scale the data as your loop does, e.g. {line(real=scaled)}."
-        return rows, [f"{spans} [{low:.3g}, {high:.3g}]: {advice}"]
+        scaled = line(real=f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2")
+        return rows, [f"{spans} {seen}: G can never reach them. Scale the data as your loop does, e.g. {scaled}."]
     if bottom < 0 <= low:
-        advice = f"If your loop scales them first, say so: {line(real=f'{name} * 2 - 1')}."
-        return rows, [f"{spans} only [{low:.3g}, {high:.3g}]. {advice}"]
+        scaled = line(real=f"{name} * 2 - 1")
+        return rows, [f"{spans} only {seen}. If your loop scales them first, say so: {scaled}."]
     return rows, []

@@ -64,18 +64,9 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
 def look(
     G: nn.Module, D: nn.Module, batch: Any, device: torch.device, given: Adapter, loss_named: bool = False
 ) -> Adapter:
-    """Complete the adapter, step by step.
+    """Complete the adapter for plain copies of G and D; their buffers and flags are put back.
 
-    Args:
-        G: A plain copy of the generator; its buffers and flags are put back.
-        D: A plain copy of the discriminator; likewise.
-        batch: One batch of the loader, on the device.
-        device: Where both are.
-        given: The user's hooks.
-        loss_named: Whether the user has named the loss that follows, so that D is high on real as that loss has it.
-
-    Raises:
-        CoopInitError: if something cannot be known; the message shows the line to write.
+    If the user has named the loss that follows (`loss_named`), D is high on real as that loss has it.
     """
     with kept(buffers(G, D), training(G, D)):
         G.train()
@@ -110,33 +101,29 @@ def look(
 def _differentiable(G: nn.Module, fake: Any) -> Any:
     """G's sample without its graph, which must have been there."""
     if not any(leaf.requires_grad for leaf in tree_leaves(fake)):
-        optional = arguments(G)[1]
-        raise unclear(
-            "G's output carries no gradient, so that G cannot learn from it: does its forward draw classes, round or "
-            "detach? Call it as your loop does in training.",
-            line(generate=f"G(z, {optional[0]}=True)" if optional else "G(z, ...)"),
-        )
+        optional, seen = arguments(G)[1], "G's output carries no gradient, so that G cannot learn from it"
+        ask = f"{seen}: does its forward draw classes, round or detach? Call it as your loop does in training."
+        raise unclear(ask, line(generate=f"G(z, {optional[0]}=True)" if optional else "G(z, ...)"))
     release_graphs(G)
     return detached(fake)
 
 
 def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, list[str]]:
     """(Whether D is high on real, the row that says so, warnings): told by the user's own loss, else as given."""
-    high, how, warnings = given.real_is_high, "assumed", []
+    high = given.real_is_high if given.d_loss is None else infer_sign(given.d_loss)
     if given.d_loss is not None:
-        high, how = infer_sign(given.d_loss), "told by d_loss"
+        how = "told by d_loss"
     elif not high:
         how = "given (real_is_high)"
-    elif sigmoid:
-        how = "assumed, as after a sigmoid"
-    elif loss_named:
-        how = "as the loss named in the settings has it"
+    elif sigmoid or loss_named:
+        how = "assumed, as after a sigmoid" if sigmoid else "as the loss named in the settings has it"
     else:
-        warnings = [
-            "I cannot know whether D is high on real: assumed yes. Check with "
-            "coopinit_plugin.infer_sign(your_d_loss), or give Adapter(d_loss=your_d_loss)."
-        ]
-    return high, ("sign", "real is high" if high else "real is low", how), warnings
+        how = "assumed"
+    doubt = (
+        "I cannot know whether D is high on real: assumed yes. Check with coopinit_plugin.infer_sign(your_d_loss), or "
+        "give Adapter(d_loss=your_d_loss)."
+    )
+    return high, ("sign", "real is high" if high else "real is low", how), [doubt] if how == "assumed" else []
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from coopinit_plugin.calling.sigmoid import Call, Sigmoids, is_probability, logi
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.pair import per_sample
 from coopinit_plugin.method.recorder import Record, recorded
-from coopinit_plugin.nests import describe, first_line
+from coopinit_plugin.nests import describe, first_line, get
 
 KEYS = ("logits", "logit", "score", "scores", "validity", "adv")  # of a dict, the score
 JOINED = "D(torch.cat([batch['A'], x], 1))"
@@ -32,17 +32,12 @@ class Scored(NamedTuple):
     warnings: list[str]
 
 
-def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, keys: Any, given: Adapter) -> Scored:
+def find(
+    D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, keys: tuple[Any, ...] | None, given: Adapter
+) -> Scored:
     """How D is scored, proved by a forward pass on the data x.
 
-    Args:
-        D: The discriminator.
-        held: What a batch holds.
-        x: The data in it.
-        z: As many latents.
-        beside: The condition that G takes.
-        keys: Where the data stand in the batch, if they are a single tensor of it.
-        given: The user's hooks.
+    G takes z, and the condition `beside`; `keys` is where the data stand in the batch, if they are one tensor of it.
     """
     n, shapes = tree_leaves(x)[0].shape[0], [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)]
     if given.score is not None:
@@ -130,33 +125,28 @@ def _refused(D: nn.Module, x: Any, n: int, error: Exception, record: Record) -> 
         known = {"z": "z", **dict.fromkeys(CONDITIONS, "batch[1]")}
         why = f"Its forward needs {', '.join(needed)}; labels may have to be one-hot."
         bodies = [f"D(x, {', '.join(known.get(name.lower(), f'{name}=...') for name in needed[1:])})"]
-    elif first is not None and isinstance(x, Tensor):
+    elif "is invalid for input of size" in str(error):
+        why = f"Does it group the batch (minibatch statistics, pac)? Then {n} must be a multiple of the group."
+        bodies = ["D(x)"]
+    elif first is not None and isinstance(x, Tensor) and first.takes_images() and first.width > x.shape[1]:
+        why, bodies = f"takes {first.width} channels, the data have {x.shape[1]}: a condition joined to x?", [JOINED]
+    elif first is not None and isinstance(x, Tensor) and isinstance(first.layer, nn.Linear):
         width, size = first.width, x.numel() // max(n, 1)
-        takes = f"Its first layer, {first.name}, takes {width}"
-        linear = isinstance(first.layer, nn.Linear)
-        if first.takes_images() and width > x.shape[1]:
-            why, bodies = (
-                f"{takes} channels, the data have {x.shape[1]}: does it see a condition joined to x?",
-                [JOINED],
-            )
-        elif linear and x.ndim > 2 and width == size:
-            why, bodies = f"{takes} numbers: x flattened.", ["D(x.flatten(1))"]
-        elif linear and width > size and width % size == 0:
-            why = f"{takes} numbers, x has {size}: {width // size} samples in one (pac), or a condition joined to x?"
+        why = f"takes {width} numbers, x has {size}"
+        if width == size:
+            why, bodies = f"takes {width} numbers: x flattened?", ["D(x.flatten(1))"]
+        elif width > size and width % size == 0:
+            why += f": {width // size} samples in one (pac), or a condition joined to x?"
             bodies = [f"D(x.reshape(-1, {width}))", JOINED]
-        elif linear and width > size:
-            why = f"{takes} numbers, x has {size}: is a condition joined to x?"
-            bodies = [f"D(torch.cat([x, torch.nn.functional.one_hot(batch[1], {width - size}).float()], 1))"]
-        elif "is invalid for input of size" in str(error):
-            why = f"Does it group the batch (minibatch statistics, pac)? Then {n} must be a multiple of the group."
-            bodies = ["D(x)"]
+        elif width > size:
+            labels = f"torch.nn.functional.one_hot(batch[1], {width - size}).float()"
+            why, bodies = f"{why}: a condition joined to x?", [f"D(torch.cat([x, {labels}], 1))"]
+    why = f"Its first layer, {first.name}, {why}" if first is not None and why.startswith("takes") else why
     seen = f"D ({type(D).__name__}) does not take the data {describe(x)}: {first_line(error)}"
-    return unclear(f"{seen}\n{why} How does your loop call it?", *(line(score=body) for body in bodies))
+    return unclear(f"{seen}\n{why} How does your loop call it?".replace("\n ", "\n"), *(line(score=b) for b in bodies))
 
 
-def pick_score(
-    out: Any, n: int, data_shapes: list[tuple[int, ...]], unit: bool = True
-) -> tuple[Callable[[Any], Tensor], str]:
+def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> tuple[Callable[[Any], Tensor], str]:
     """Which part of D's output is the score, one number per sample: ``(pick, how)``, ``pick(out)`` is the score.
 
     A tensor is; of a tuple the first element (heads of other tasks follow it); a list is one map per scale, whose means
@@ -165,49 +155,36 @@ def pick_score(
     Args:
         out: D's output.
         n: Samples in the batch.
-        data_shapes: Shapes of one sample, to know scores per time step.
+        shapes: Shapes of one sample, to know scores per time step.
         unit: Whether all the data lie in [0, 1], so that a probability of each number may be its reconstruction.
-
-    Raises:
-        CoopInitError: if two readings are possible.
     """
-    if isinstance(out, Tensor):
-        if unit or not is_probability(out) or out.ndim != 3 or out.shape[-1] != 1:
-            one_number(out, n, data_shapes, "D(x)")
-        return (lambda out: out), "D(x)"
-    if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+    where: list[tuple[Any, ...]] = [()]
+    how = "D(x)"
+    if isinstance(out, tuple) and out:
+        where, how = [(0,)], "D(x)[0], the first of a tuple"
         for i, part in enumerate(out[1:], 1):  # a lone number, such as an auxiliary loss, is no rival
-            if isinstance(part, Tensor) and part.ndim and part.numel() >= n and is_score(part, n, data_shapes):
+            if isinstance(part, Tensor) and part.ndim and part.numel() >= n and is_score(part, n, shapes):
                 raise _which(out, f" (elements 0 and {i} could both be it; is one of them the score, or their sum?)")
-        one_number(out[0], n, data_shapes, "D(x)[0]")
-        return (lambda out: out[0]), "D(x)[0], the first of a tuple"
-    if isinstance(out, list) and out and all(isinstance(part, (Tensor, list, tuple)) and len(part) for part in out):
-        flat, nested = (all(isinstance(part, Tensor) is kind for part in out) for kind in (True, False))
-        scales = _last_of_each(out)
-        if (flat or nested) and all(isinstance(part, Tensor) for part in scales):
-            for i, part in enumerate(scales):
-                name = f"D(x)[{i}]" + ("" if flat else "[-1]")
-                one_number(part, n, data_shapes, name)
-                if is_probability(part):
-                    raise _which(out, f" ({name} is a probability; each one's logit is torch.logit(p, 1e-6))")
-            how = (
-                f"sum of the means of D(x)'s {len(out)} scales"
-                if flat
-                else f"sum over {len(out)} scales, the last of each"
-            )
-            return (lambda out: _sum_of_means(_last_of_each(out), n)), how
-    if isinstance(out, Mapping):
+    elif isinstance(out, list) and out and all(isinstance(part, Tensor) for part in out):
+        where, how = [(i,) for i in range(len(out))], f"sum of the means of D(x)'s {len(out)} scales"
+    elif isinstance(out, list) and out and all(isinstance(part, (list, tuple)) and part for part in out):
+        where, how = [(i, -1) for i in range(len(out))], f"sum over {len(out)} scales, the last of each"
+    elif isinstance(out, Mapping):
         tensors = [key for key, value in out.items() if isinstance(value, Tensor)]
         known = ["adv_output"] if "adv_output" in tensors else [key for key in KEYS if key in tensors]
-        if len(tensors) == 1 or len(known) == 1:
-            key = tensors[0] if len(tensors) == 1 else known[0]
-            one_number(out[key], n, data_shapes, f"D(x)[{key!r}]")
-            return (lambda out: out[key]), f"D(x)[{key!r}]"
-    raise _which(out)
-
-
-def _last_of_each(scales: list[Any]) -> list[Any]:
-    return [part if isinstance(part, Tensor) else part[-1] for part in scales]
+        key = next((keys[0] for keys in (tensors, known) if len(keys) == 1), None)
+        where, how = [() if key is None else (key,)], f"D(x)[{key!r}]"
+    for keys in where:
+        f, name = get(out, keys), "D(x)" + "".join(f"[{key!r}]" for key in keys)
+        if not isinstance(f, Tensor):
+            raise _which(out)
+        if unit or keys or not is_probability(f) or f.ndim != 3 or f.shape[-1] != 1:
+            one_number(f, n, shapes, name)
+        if isinstance(out, list) and is_probability(f):
+            raise _which(out, f" ({name} is a probability; each one's logit is torch.logit(p, 1e-6))")
+    if isinstance(out, list):
+        return (lambda out: _sum_of_means([get(out, keys) for keys in where], n)), how
+    return (lambda out: get(out, where[0])), how
 
 
 def _sum_of_means(maps: list[Tensor], n: int) -> Tensor:
@@ -246,13 +223,7 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str)
 
 def _which(out: Any, why: str = "") -> CoopInitError:
     """The question which part of D's output is the score; a part of one number a sample is suggested."""
-    named = (
-        dict(out) if isinstance(out, Mapping) else dict(enumerate(out)) if isinstance(out, (tuple, list)) else {0: 0}
-    )
-    single = [
-        key for key, part in named.items() if isinstance(part, Tensor) and part.ndim and part.numel() == len(part)
-    ]
-    key = next(iter([*single, *named]))
-    return unclear(
-        f"Which part of D's output is the score? D(x) gave {describe(out)}{why}.", line(score=f"D(x)[{key!r}]")
-    )
+    named = dict(out if isinstance(out, Mapping) else enumerate(out if isinstance(out, (tuple, list)) else ()))
+    single = [key for key, f in named.items() if isinstance(f, Tensor) and f.ndim and f.numel() == f.shape[0]]
+    asked = f"Which part of D's output is the score? D(x) gave {describe(out)}{why}."
+    return unclear(asked, line(score=f"D(x)[{[*single, *named, 0][0]!r}]"))
