@@ -183,8 +183,7 @@ def bound(
     """G and D as the method calls them.
 
     Args:
-        G: The generator, a plain module.
-        D: The discriminator, a plain module.
+        G, D: Plain modules.
         adapter: Complete, as :func:`coopinit_plugin.inspect` gives it.
         precision: The context in which both are run, e.g. autocast; what comes out is in single precision.
 
@@ -195,7 +194,6 @@ def bound(
     if missing := [name for name, hook in hooks.items() if hook is None]:
         raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
     real, latent, generate, score = hooks.values()
-    sign = 1 if adapter.real_is_high else -1
     works_in_place: bool | None = None  # whether D's first layer changes its input; D's first pass shows it
 
     def generated(z: Any) -> Any:
@@ -212,12 +210,11 @@ def bound(
             f: Tensor = move(score(D, x, fresh(z), batch), None)
         if works_in_place is None:
             works_in_place = any(leaf._version for leaf in tree_leaves(x))
-        return f if sign > 0 else -f
+        return f if adapter.real_is_high else -f
 
     after_d_step, mask = adapter.after_d_step or (lambda D: None), adapter.mask
     return Pair(
-        G,
-        D,
+        *(G, D),
         real=lambda batch: move(real(batch), None),
         latent=lambda n, device, batch: move(latent(n, device, batch), device),
         generate=generated,

@@ -60,16 +60,9 @@ def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
 def conditions_of(
     module: nn.Module, letter: str, named: list[Part], data: tuple[Any, ...] | None = None
 ) -> list[Condition]:
-    """What may be given as the network's condition, the likelier form first; empty if it takes none.
+    """What may be given as the condition of G or D, the likelier form first; empty if it takes none.
 
-    Args:
-        module: G or D.
-        letter: ``"G"`` or ``"D"``, for messages.
-        named: The batch's tensors.
-        data: Where the data stand in the batch, once that is known.
-
-    Raises:
-        CoopInitError: if a condition is needed and it cannot be known which, or in which form.
+    Of the batch's tensors (`named`) the one under the keys `data` is the data, once that is known.
     """
     labels = [part for part in named if could_be_labels(part)]
     count = next((int(getattr(module, a)) for a in CLASS_COUNTS if isinstance(getattr(module, a, None), int)), None)
@@ -95,11 +88,9 @@ def conditions_of(
         names = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
         kind = "labels" if labels else "condition"
         raise unclear(f"Which of these are {letter}'s {kind}: {names}?", _beside(letter, found[0].name))
-    return (
-        _labels(name, position, labels[0], embedding, count)
-        if labels
-        else [_as_it_is(name, position, p) for p in found]
-    )
+    if labels:
+        return _labels(name, position, labels[0], embedding, count)
+    return [_as_it_is(name, position, part) for part in found]
 
 
 def _nothing(batch: Any) -> Tensor:
@@ -133,7 +124,6 @@ def _labels(
 
 
 def _beside(letter: str, name: str) -> str:
-    """The line that says what is passed beside z or x."""
     if letter == "G":
         return line(latent=f"(torch.randn(n, 100, device=device), {name})", generate="G(*z)")
     return line(score=f"D(x, {name})")

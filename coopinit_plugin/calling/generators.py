@@ -96,16 +96,13 @@ def _unknown(known: Known, tried: str) -> CoopInitError:
     why, hooks = "" if tried else " No size was found in its attributes or first layer.", {"latent": noise}
     maps = [part for part in known.held.others if part.tensor.ndim >= 3 and part not in known.held.data]
     if maps and first is not None and first.takes_images():
-        why = (
-            f" Its first layer, {first.name}, takes {first.width} channels: does your loop make them of {maps[0].name}?"
-        )
+        why = f" Its first layer, {first.name}, takes {first.width} channels: made of {maps[0].name} by your loop?"
         hooks = {"latent": f"{maps[0].name}.float()"}
     elif known.images and first is not None:
         why = f" Its first layer, {first.name}, takes images like the data: which, or noise of that shape?"
     elif first is not None and size is not None and first.width > size[1] and len(required) == 1:
-        more = first.width - size[1]
-        why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: "
-        why += f"are {more} numbers, such as labels, joined to the noise?"
+        more = f"{first.width - size[1]}"
+        why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
         labels = f"torch.nn.functional.one_hot(batch[1], {more}).float()"
         hooks = {"latent": f"torch.cat([{noise}, {labels}], 1)"}
     elif len(required) > 1 and not tried:

@@ -71,18 +71,15 @@ def find(
 
 def _warnings(f: Tensor, how: str) -> list[str]:
     """What is doubtful about a score that was found."""
-    found = []
-    if how.startswith("sum of the means"):
-        found.append(
-            "D gives a list: read as one score map per scale, their means summed. If one of them is another task's "
-            f"head, say which counts: {line(score='D(x)[0]')}."
-        )
-    if may_be_probability(f):
-        found.append(
-            "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, give the "
-            f"logit: {line(score='torch.logit(D(x), 1e-6)')}."
-        )
-    return found
+    scales = (
+        "D gives a list: read as one score map per scale, their means summed. If one of them is another task's "
+        f"head, say which counts: {line(score='D(x)[0]')}."
+    )
+    probability = (
+        "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, give the "
+        f"logit: {line(score='torch.logit(D(x), 1e-6)')}."
+    )
+    return [scales] * how.startswith("sum of the means") + [probability] * may_be_probability(f)
 
 
 def _call(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -66,21 +67,36 @@ def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Ca
         sigmoids: The sigmoids of that pass.
     """
     node = last_operation(f)
-    from_end = next(
-        (i for i, found in enumerate(reversed(sigmoids.nodes), 1) if found is not None and found is node), 0
-    )
+    from_end = next((i for i, its in enumerate(reversed(sigmoids.nodes), 1) if its is node), 0)
     before = sigmoids.given[-from_end] if from_end else None
     if node is None or before is None or before.numel() < f.numel() or before.numel() % f.numel():
         return None
     tail = f.shape[1:] if f.ndim and f.numel() == before.numel() else None  # only reshapes lie between
+    ended = [call.name for call in record.ended if isinstance(call.module, nn.Sigmoid)]
+    ours = [call.name for call in record.ended if call.name in ended and call.output.grad_fn is node]
+    name = ours[0] if ours and ended.count(ours[0]) == 1 else None
 
     def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
-        with Sigmoids() as again:
-            call(D, x, z, batch)
-        taken = again.given[-from_end]
+        if name is None:
+            with Sigmoids() as again:
+                call(D, x, z, batch)
+            taken = again.given[-from_end]
+        else:
+            with _given_to(D, name) as seen:
+                call(D, x, z, batch)
+            taken = seen[-1]
         return taken if tail is None else taken.reshape(-1, *tail)
 
-    modules = [
-        call.name for call in record.ended if isinstance(call.module, nn.Sigmoid) and call.output.grad_fn is node
-    ]
-    return score, "the logit before its final sigmoid" + (f", {modules[0]}" if modules else " (a function)")
+    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)")
+
+
+@contextmanager
+def _given_to(D: nn.Module, name: str) -> Iterator[list[Tensor]]:
+    """What one submodule is given, which costs less time than to watch every function."""
+    taken: list[Tensor] = []
+    plain = D.module if isinstance(D, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else D
+    handle = plain.get_submodule(name).register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+    try:
+        yield taken
+    finally:
+        handle.remove()
