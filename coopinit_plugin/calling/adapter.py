@@ -85,10 +85,8 @@ class Adapter:
 
 def line(**hooks: str) -> str:
     """``Adapter(...)`` as a user writes it, from what each hook returns: ``line(score="D(x)[0]")``."""
-    written = [
-        f"{name}=lambda {HOOKS[name][0]}: {body}" if name in HOOKS else f"{name}={body}" for name, body in hooks.items()
-    ]
-    return f"Adapter({', '.join(written)})"
+    heads = {name: f"lambda {arguments}: " for name, (arguments, _) in HOOKS.items()}
+    return f"Adapter({', '.join(name + '=' + heads.get(name, '') + body for name, body in hooks.items())})"
 
 
 def unclear(question: str, *lines: str) -> CoopInitError:
@@ -183,7 +181,8 @@ def bound(
     """G and D as the method calls them.
 
     Args:
-        G, D: Plain modules.
+        G: The generator, a plain module.
+        D: The discriminator, a plain module.
         adapter: Complete, as :func:`coopinit_plugin.inspect` gives it.
         precision: The context in which both are run, e.g. autocast; what comes out is in single precision.
 
@@ -199,8 +198,7 @@ def bound(
     def generated(z: Any) -> Any:
         release_graphs(G)
         with precision():
-            made = generate(G, fresh(z))
-        return move(made, None)
+            return move(generate(G, fresh(z)), None)
 
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
         nonlocal works_in_place
