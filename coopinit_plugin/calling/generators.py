@@ -101,9 +101,8 @@ def _unknown(known: Known, tried: str) -> CoopInitError:
     elif known.images and first is not None:
         why = f" Its first layer, {first.name}, takes images like the data: which, or noise of that shape?"
     elif first is not None and size is not None and first.width > size[1] and len(required) == 1:
-        more = f"{first.width - size[1]}"
         why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
-        labels = f"torch.nn.functional.one_hot(batch[1], {more}).float()"
+        labels = f"torch.nn.functional.one_hot(batch[1], {first.width - size[1]}).float()"
         hooks = {"latent": f"torch.cat([{noise}, {labels}], 1)"}
     elif len(required) > 1 and not tried:
         why = f" Its forward needs {', '.join(required)}."
@@ -111,6 +110,8 @@ def _unknown(known: Known, tried: str) -> CoopInitError:
         hooks = {"latent": f"({', '.join([noise, *rest])})"}
     elif known.conditions:
         why = f" It was given {known.conditions[0].text} beside it; does your loop embed that first?"
-        embedding = next((name for name, child in known.G.named_children() if isinstance(child, nn.Embedding)), "embed")
-        hooks = {"latent": f"({noise}, batch[1])", "generate": f"G(z[0], G.{embedding}(z[1]))"}
+        hooks = {"latent": f"({noise}, batch[1])"}
+        embeddings = [name for name, child in known.G.named_children() if isinstance(child, nn.Embedding)]
+        if embeddings:
+            hooks["generate"] = f"G(z[0], G.{embeddings[0]}(z[1]))"
     return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
