@@ -21,8 +21,8 @@ CoopInitError          the one error: what was given, what was expected, what to
 from coopinit_plugin._version import __version__ as __version__
 from coopinit_plugin.calling import presets
 from coopinit_plugin.calling.adapter import Adapter, infer_sign
-from coopinit_plugin.calling.inspection import inspect
 from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.result.step_report import StepReport

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
 from coopinit_plugin.calling.adapter import Adapter
-from coopinit_plugin.calling.inspection import inspect
 from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.result.card import table

@@ -15,16 +15,10 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Part(NamedTuple):
-    """One tensor of a nest.
+    """One tensor of a nest."""
 
-    Attributes:
-        name: How a user writes it, e.g. ``batch['image']``.
-        keys: Where it stands.
-        tensor: Itself.
-    """
-
-    name: str
-    keys: tuple[Any, ...]
+    name: str  # as a user writes it, e.g. batch['image']
+    keys: tuple[Any, ...]  # where it stands
     tensor: Tensor
 
 
@@ -64,18 +58,10 @@ def could_be_data(part: Part) -> bool:
 def could_be_labels(part: Part) -> bool:
     """Whole numbers, one a sample, or one-hot rows."""
     tensor = part.tensor
-    if not tensor.is_floating_point() and not tensor.is_complex():
-        return tensor.ndim == 1 or (tensor.ndim == 2 and (tensor.shape[1] == 1 or is_one_hot(tensor)))
-    return tensor.ndim == 2 and is_one_hot(tensor)
-
-
-def is_one_hot(tensor: Tensor) -> bool:
-    """Whether every row is 0 but for a single 1."""
-    return (
-        tensor.ndim == 2
-        and tensor.shape[1] > 1
-        and bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
-    )
+    whole = not tensor.is_floating_point() and not tensor.is_complex()
+    if tensor.ndim != 2 or tensor.shape[1] < 2:
+        return whole and (tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1))
+    return bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
 
 
 def describe(value: Any) -> str:
@@ -104,10 +90,7 @@ def batch_size(batch: Any) -> int | None:
 
 
 def move(nest: Any, device: torch.device | None) -> Any:
-    """Everything in the nest that can be moved, on the device, and half precision made single.
-
-    The warm-up's copies of the networks are in single precision (see :func:`coopinit_plugin.host.networks.copies`).
-    """
+    """Everything in the nest that can be moved, on the device, and half precision made single, as the networks are."""
 
     def to(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.logit_map import LOSSES, Loss
 from coopinit_plugin.method.pair import Pair, release_graphs
-from coopinit_plugin.nests import move
+from coopinit_plugin.nests import first_line, move
+
+Row = tuple[str, str, str]  # one line of the table that an adapter prints: what, its value, how that was found
+HOOKS = {  # each hook's arguments, and an example of what it returns
+    "real": ("batch", 'batch["image"]'),
+    "latent": ("n, device, batch", "torch.randn(n, 100, device=device)"),
+    "generate": ("G, z", "G(z)"),
+    "score": ("D, x, z, batch", "D(x)"),
+    "d_loss": ("f_real, f_fake", "torch.relu(1 - f_real).mean() + torch.relu(1 + f_fake).mean()"),
+    "after_d_step": ("D", "[p.data.clamp_(-0.01, 0.01) for p in D.parameters()]"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Adapter:
         real: ``(batch) -> x`` of shape ``(N, *data_shape)``: the data in one batch of the loader, as D expects them.
         latent: ``(n, device, batch) -> z``, anything that `generate` takes.
         generate: ``(G, z) -> x̂`` of the shape of `x`.
-        score: ``(D, x, z, batch) -> f``, the logit (before any sigmoid), one number per sample where D gives one;
+        score: ``(D, x, z, batch) -> f``, the logit (before any sigmoid), one number per sample if D gives one;
             a patch map is averaged over its positions.
         real_is_high: Whether D gives real samples the higher score; :func:`infer_sign` tells from your own loss.
         d_loss: ``(f_real, f_fake) -> loss``, D's own loss in your loop, on raw scores. It settles the hand-over,
@@ -33,7 +43,11 @@ class Adapter:
         after_d_step: ``(D) -> None``, what your loop does after each step of D, e.g. weight clipping.
         mask: 1 where the chain may move x, a tensor broadcast to x or ``(x) -> mask``.
 
-    ``x`` may be a tensor or a nest of lists, tuples and dicts of tensors.
+    ``x`` may be a tensor or a nest of lists, tuples and dicts of tensors. The other fields are filled in by
+    :func:`coopinit_plugin.inspect`: whether D ends in a sigmoid, and what ``print`` shows.
+
+    Raises:
+        CoopInitError: if a hook is no function, or `real_is_high` no boolean.
     """
 
     real: Callable[[Any], Any] | None = None
@@ -45,17 +59,17 @@ class Adapter:
     after_d_step: Callable[[nn.Module], None] | None = None
     mask: Any = None
     ends_in_sigmoid: bool = field(default=False, kw_only=True)
-    findings: tuple[tuple[str, str, str], ...] = field(default=(), repr=False, compare=False, kw_only=True)
+    findings: tuple[Row, ...] = field(default=(), repr=False, compare=False, kw_only=True)
     warnings: tuple[str, ...] = field(default=(), repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be called."""
-        for name in ("real", "latent", "generate", "score", "d_loss", "after_d_step"):
+        for name, (_, example) in HOOKS.items():
             hook = getattr(self, name)
             if hook is not None and not callable(hook):
                 raise CoopInitError(
                     f"Adapter: {name}={hook!r} was given, but {name} is a function. "
-                    f"Write for example Adapter({name}={_EXAMPLES[name]})."
+                    f"Write for example {line(**{name: example})}."
                 )
         if not isinstance(self.real_is_high, bool):
             raise CoopInitError(f"Adapter: real_is_high={self.real_is_high!r} was given, but it is True or False.")
@@ -69,28 +83,38 @@ class Adapter:
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
 
 
-_EXAMPLES = {
-    "real": 'lambda batch: batch["image"]',
-    "latent": "lambda n, device, batch: torch.randn(n, 100, device=device)",
-    "generate": "lambda G, z: G(z)",
-    "score": "lambda D, x, z, batch: D(x)",
-    "d_loss": "lambda f_real, f_fake: torch.relu(1 - f_real).mean() + torch.relu(1 + f_fake).mean()",
-    "after_d_step": "lambda D: [p.data.clamp_(-0.01, 0.01) for p in D.parameters()]",
-}
+def line(**hooks: str) -> str:
+    """``Adapter(...)`` as a user writes it, from what each hook returns: ``line(score="D(x)[0]")``."""
+    heads = {name: f"lambda {arguments}: " for name, (arguments, _) in HOOKS.items()}
+    return f"Adapter({', '.join(name + '=' + heads.get(name, '') + body for name, body in hooks.items())})"
+
+
+def unclear(question: str, *lines: str) -> CoopInitError:
+    """The error for what cannot be known: what was seen and asked, and the answers as :func:`line` writes them."""
+    return CoopInitError(f"{question}\nSay it, e.g. adapter=coopinit_plugin.{' or '.join(lines)}")
+
+
+@contextmanager
+def users_hook(hook: str, given: str) -> Iterator[None]:
+    """Say of an error inside one of the user's hooks which one it was, what it was given, and how it is called."""
+    try:
+        yield
+    except Exception as error:
+        arguments, example = HOOKS[hook]
+        raise CoopInitError(
+            f"Adapter.{hook} failed on {given}: {first_line(error)}\n"
+            f"It is called as {hook}({arguments}), e.g. {line(**{hook: example})}"
+        ) from error
 
 
 def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Whether D is trained to give real samples the higher score, asked of the user's own loss.
+    """Whether D is trained to give real samples the higher score: the value for ``Adapter(real_is_high=...)``.
 
     Args:
-        d_loss: D's loss, ``(f_real, f_fake) -> loss``.
-
-    Returns:
-        ``True`` where the loss is smaller at f(real) = +1, f(fake) = −1 than the other way round: the value for
-        ``Adapter(real_is_high=...)``.
+        d_loss: D's loss, ``(f_real, f_fake) -> loss``. It is asked at f(real) = +1, f(fake) = −1 and the reverse.
 
     Raises:
-        CoopInitError: where both give the same loss, or no finite one.
+        CoopInitError: if both give the same loss, or no finite one.
 
     Example:
         >>> infer_sign(lambda real, fake: torch.relu(1 - real).mean() + torch.relu(1 + fake).mean())
@@ -108,33 +132,26 @@ def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 
 def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """D's loss as a function of logits, also where the user's takes probabilities (``BCELoss`` after a sigmoid).
+    """D's loss as a function of logits, even if the user's takes probabilities (``BCELoss`` after a sigmoid).
 
-    It takes probabilities where it fails on scores outside [0, 1]; asked once, so that the loss stays one function.
+    It is taken to want probabilities if it fails on scores outside [0, 1]. That is tried once, at the first call.
     """
     on_probabilities: bool | None = None
 
     def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
         nonlocal on_probabilities
         if on_probabilities is None:
-            two, less = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
-            on_probabilities = _fails(d_loss, two, less) or _fails(d_loss, -two, -less)
-        try:
+            above, below = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
+            on_probabilities = _fails(d_loss, above, below) or _fails(d_loss, -above, -below)
+        with users_hook("d_loss", f"scores of shape {tuple(f_real.shape)}"):
             if on_probabilities:
                 return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
             return d_loss(f_real, f_fake).mean()
-        except Exception as error:
-            raise CoopInitError(
-                f"Adapter.d_loss failed on scores of shape {tuple(f_real.shape)}: {type(error).__name__}: {error}\n"
-                "It is D's loss as a function of two tensors of scores of any length, e.g. "
-                f"Adapter(d_loss={_EXAMPLES['d_loss']})"
-            ) from error
 
     return loss
 
 
 def _fails(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
-    """Whether the loss raises or gives no number."""
     try:
         return bool(torch.isnan(d_loss(f_real, f_fake)).any())
     except Exception:
@@ -146,7 +163,7 @@ def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss | None]:
 
     Args:
         asked: ``WarmStartConfig.handover``.
-        adapter: Complete; its `d_loss` and whether D ends in a sigmoid decide where "auto" was asked.
+        adapter: Complete. If "auto" was asked, its `d_loss` decides, or else whether D ends in a sigmoid.
     """
     if asked != "auto":
         return asked, LOSSES.get(asked)
@@ -159,16 +176,13 @@ def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss | None]:
 
 
 def bound(
-    G: nn.Module,
-    D: nn.Module,
-    adapter: Adapter,
-    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    G: nn.Module, D: nn.Module, adapter: Adapter, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Pair:
     """G and D as the method calls them.
 
     Args:
-        G: The generator, plain.
-        D: The discriminator, plain.
+        G: The generator, a plain module.
+        D: The discriminator, a plain module.
         adapter: Complete, as :func:`coopinit_plugin.inspect` gives it.
         precision: The context in which both are run, e.g. autocast; what comes out is in single precision.
 
@@ -179,14 +193,12 @@ def bound(
     if missing := [name for name, hook in hooks.items() if hook is None]:
         raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
     real, latent, generate, score = hooks.values()
-    sign = 1 if adapter.real_is_high else -1
-    works_in_place: bool | None = None  # whether D's first layer changes its input, which D's first pass shows
+    works_in_place: bool | None = None  # whether D's first layer changes its input; D's first pass shows it
 
     def generated(z: Any) -> Any:
         release_graphs(G)
         with precision():
-            made = generate(G, fresh(z))
-        return move(made, None)
+            return move(generate(G, fresh(z)), None)
 
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
         nonlocal works_in_place
@@ -196,17 +208,16 @@ def bound(
             f: Tensor = move(score(D, x, fresh(z), batch), None)
         if works_in_place is None:
             works_in_place = any(leaf._version for leaf in tree_leaves(x))
-        return f if sign > 0 else -f
+        return f if adapter.real_is_high else -f
 
-    after_d_step, mask = adapter.after_d_step, adapter.mask
+    after_d_step, mask = adapter.after_d_step or (lambda D: None), adapter.mask
     return Pair(
-        G,
-        D,
+        *(G, D),
         real=lambda batch: move(real(batch), None),
         latent=lambda n, device, batch: move(latent(n, device, batch), device),
         generate=generated,
         logits=logits,
-        after_d_step=lambda: None if after_d_step is None else after_d_step(D),
+        after_d_step=lambda: after_d_step(D),
         mask=mask if callable(mask) else lambda x: mask,
     )
 

@@ -11,39 +11,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.calling.adapter import line, unclear
 from coopinit_plugin.nests import Part, batch_size, could_be_data, could_be_labels, describe, get, parts
 
-CLASS_COUNTS = (
-    *("c_dim", "num_classes", "n_classes", "n_class", "nclass", "nlabels", "label_dim", "num_labels", "classes"),
-    *("n_labels", "class_num", "num_class"),
-)
-CONDITIONS = (
-    *("c", "y", "label", "labels", "class_labels", "class_label", "cond", "condition", "conditions", "class_idx"),
-    *("cls", "target", "targets", "onehot", "one_hot", "class_id", "class_ids", "y_onehot", "c_org", "c_trg"),
-    *("category", "categories", "y_label", "label_onehot", "attr", "attrs", "attributes", "context"),
-)
+CLASS_COUNTS = (  # attributes that hold the number of classes
+    "c_dim", "num_classes", "n_classes", "n_class", "nclass", "nlabels", "label_dim", "num_labels", "classes",
+    "n_labels", "class_num", "num_class",
+)  # fmt: skip
+CONDITIONS = (  # arguments that take a condition
+    "c", "y", "label", "labels", "class_labels", "class_label", "cond", "condition", "conditions", "class_idx", "cls",
+    "target", "targets", "onehot", "one_hot", "class_id", "class_ids", "y_onehot", "c_org", "c_trg", "category",
+    "categories", "y_label", "label_onehot", "attr", "attrs", "attributes", "context",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition from the batch in the form in which one network takes it.
+    """A condition from the batch in the form in which one network takes it."""
 
-    Attributes:
-        name: The argument's name.
-        position: Its place among the positional arguments; ``None`` where it is given by name.
-        take: ``(batch) -> c``.
-        text: Where it comes from and in which form.
-        width: Numbers it may add to the width of the first layer, where known.
-        keys: Where it stands in the batch, for one that could be taken for data; else ``None``.
-    """
-
-    name: str
-    position: int | None
-    take: Callable[[Any], Any]
-    text: str
-    width: int | None = None
-    keys: tuple[Any, ...] | None = None
+    name: str  # the argument
+    position: int | None  # its place among the positional arguments; None if it is given by name
+    take: Callable[[Any], Any]  # (batch) -> c
+    text: str  # where it comes from and in which form
+    width: int | None = None  # numbers that it may add to the width of the first layer, if known
+    keys: tuple[Any, ...] | None = None  # where it stands in the batch, if it is taken as it is and could be data, too
 
     def call(self, module: nn.Module, x: Any, c: Any) -> Any:
         """The network on x, the condition where it belongs."""
@@ -51,14 +42,13 @@ class Condition:
             return module(x, **{self.name: c})
         return module(c, x) if self.position == 0 else module(x, c)
 
-    @property
-    def place(self) -> str:
-        """Where it goes, in words."""
-        return f"argument {self.name!r} of its forward"
+    def row(self, letter: str) -> tuple[str, str, str]:
+        """The line of the table for it."""
+        return f"{letter}'s condition", self.text, f"argument {self.name!r} of its forward"
 
 
 def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of forward's positional arguments: those it cannot do without, and the others."""
+    """Names of forward's positional arguments: the required ones, and the optional ones."""
     found = [
         a
         for a in signatures.signature(module.forward).parameters.values()
@@ -70,58 +60,44 @@ def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
 def conditions_of(
     module: nn.Module, letter: str, named: list[Part], data: tuple[Any, ...] | None = None
 ) -> list[Condition]:
-    """What may be given as the network's condition; empty where it takes none.
+    """What may be given as the condition of G or D, the likelier form first; empty if it takes none.
 
-    Args:
-        module: G or D.
-        letter: ``"G"`` or ``"D"``, for messages.
-        named: The batch's tensors.
-        data: Where the data stand in the batch, once that is known.
-
-    Raises:
-        CoopInitError: where a condition is needed and it cannot be known which, or in which form.
+    Of the batch's tensors (`named`) the one under the keys `data` is the data, once that is known.
     """
-    required, optional = arguments(module)
     labels = [part for part in named if could_be_labels(part)]
     count = next((int(getattr(module, a)) for a in CLASS_COUNTS if isinstance(getattr(module, a, None), int)), None)
     embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
+    required, optional = arguments(module)
     position = next((i for i, name in enumerate(required) if name.lower() in CONDITIONS and len(required) > 1), None)
+    wanted = [name for name in optional if name.lower() in CONDITIONS]
     if position is not None:
         name = required[position]
-    else:
-        wanted = [name for name in optional if name.lower() in CONDITIONS]
-        if not (wanted and len(required) == 1 and labels and (embedding is not None or count)):
-            return []
+    elif wanted and len(required) == 1 and labels and (embedding is not None or count):
         name = wanted[0]
-    empty = not labels and any(
-        part.tensor.ndim == 2 and not part.tensor.numel() for part in named
-    )  # no classes: (N, 0)
-    if count == 0 or (count is None and empty):
+    else:
+        return []
+    without_classes = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
+    if count == 0 or (count is None and without_classes):
         return [Condition(name, position, _nothing, "none, as (N, 0)", 0)]
-    if not labels:
-        others = [part for part in named if could_be_data(part) and part.keys != data]
-        if not others or (data is None and len(others) < 2):
-            raise CoopInitError(
-                f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch. Let the loader "
-                f"yield (x, label), or say what your loop passes: {hook(letter)}"
-            )
-        if data is not None and len(others) > 1:
-            raise CoopInitError(
-                f"Which of these is {letter}'s condition: {', '.join(part.name for part in others)}? Say it: "
-                f"{hook(letter, others[0].name)}"
-            )
-        return [_given(name, position, part) for part in others]
-    if len(labels) > 1:
-        names = ", ".join(f"{part.name} {describe(part.tensor)}" for part in labels)
-        raise CoopInitError(f"Which of these are {letter}'s labels: {names}? Say it: {hook(letter, labels[0].name)}")
-    return _labels(name, position, labels[0], embedding, count)
+    found = labels or [part for part in named if could_be_data(part) and part.keys != data]
+    if not found or (not labels and data is None and len(found) < 2):
+        seen = f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch."
+        ask = f"{seen} Let the loader yield (x, label), or say what your loop passes."
+        raise unclear(ask, _beside(letter, "batch[1]"))
+    if len(found) > 1 and (labels or data is not None):
+        names = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
+        kind = "labels" if labels else "condition"
+        raise unclear(f"Which of these are {letter}'s {kind}: {names}?", _beside(letter, found[0].name))
+    if labels:
+        return _labels(name, position, labels[0], embedding, count)
+    return [_as_it_is(name, position, part) for part in found]
 
 
 def _nothing(batch: Any) -> Tensor:
     return torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)
 
 
-def _given(name: str, position: int | None, part: Part) -> Condition:
+def _as_it_is(name: str, position: int | None, part: Part) -> Condition:
     keys, width = part.keys, int(part.tensor.shape[1])
     return Condition(name, position, lambda batch: get(batch, keys), f"{part.name}, as it is", width, keys)
 
@@ -131,26 +107,23 @@ def _labels(
 ) -> list[Condition]:
     """The forms in which labels may be taken, the likelier first."""
     keys, rows = part.keys, part.tensor.ndim == 2 and part.tensor.shape[1] > 1
-    given = Condition(name, position, lambda batch: get(batch, keys), f"{part.name}, as the loader gives it")
+
+    def form(take: Callable[[Tensor], Tensor], how: str, width: int | None = None) -> Condition:
+        return Condition(name, position, lambda batch: take(get(batch, keys)), f"{part.name}, {how}", width)
+
+    if embedding is not None and rows:
+        return [form(lambda y: y.argmax(1), "one-hot, as class numbers", embedding.embedding_dim)]
     if embedding is not None:
-        how = f"{part.name}, " + ("one-hot, as class numbers" if rows else "class numbers")
-        numbers = (lambda batch: get(batch, keys).argmax(1)) if rows else (lambda b: get(b, keys).flatten().long())
-        return [Condition(name, position, numbers, how, embedding.embedding_dim)]
+        return [form(lambda y: y.flatten().long(), "class numbers", embedding.embedding_dim)]
     if rows:
-        width = int(part.tensor.shape[1])
-        return [Condition(name, position, lambda batch: get(batch, keys).float(), f"{part.name}, one-hot", width)]
+        return [form(lambda y: y.float(), "one-hot", int(part.tensor.shape[1]))]
+    given = form(lambda y: y, "as the loader gives it")
     if count is None:
         return [given]
-    how = f"{part.name}, as one-hot rows of {count}"
-    one_hots = lambda batch: one_hot(get(batch, keys).flatten().long(), count).float()  # noqa: E731
-    return [Condition(name, position, one_hots, how, count), given]
+    return [form(lambda y: one_hot(y.flatten().long(), count).float(), f"as one-hot rows of {count}", count), given]
 
 
-def hook(letter: str, name: str = "batch[1]") -> str:
-    """The line that says what is passed beside z or x."""
+def _beside(letter: str, name: str) -> str:
     if letter == "G":
-        return (
-            "adapter=coopinit_plugin.Adapter(latent=lambda n, device, batch: (torch.randn(n, 100, device=device), "
-            f"{name}), generate=lambda G, z: G(*z))"
-        )
-    return f"adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D(x, {name}))"
+        return line(latent=f"(torch.randn(n, 100, device=device), {name})", generate="G(*z)")
+    return line(score=f"D(x, {name})")

@@ -27,29 +27,18 @@ Several discriminators likewise: their scores are added, each averaged to one nu
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from coopinit_plugin.calling.adapter import Adapter
-
-
-def _logistic(f_real: Tensor, f_fake: Tensor) -> Tensor:
-    return softplus(-f_real).mean() + softplus(f_fake).mean()
-
-
-def _least_squares(f_real: Tensor, f_fake: Tensor) -> Tensor:
-    return (f_real - 1).square().mean() + f_fake.square().mean()
-
-
-def _hinge(f_real: Tensor, f_fake: Tensor) -> Tensor:
-    return torch.relu(1 - f_real).mean() + torch.relu(1 + f_fake).mean()
+from coopinit_plugin.method.logit_map import LOSSES
 
 
 def _hinge_low(f_real: Tensor, f_fake: Tensor) -> Tensor:
-    return _hinge(-f_real, -f_fake)
+    return LOSSES["hinge"](-f_real, -f_fake)
 
 
 def _embedding_first(G: Any, z: tuple[Tensor, Tensor]) -> Tensor:
@@ -66,15 +55,12 @@ def stylegan2_ada() -> Adapter:
     Traps: the dataset yields uint8, scaled in the loop. Call it after D is built and before the copy ``G_ema``, with an
     iterator of the dataset of its own; a resume would overwrite the weights.
     """
-    return Adapter(real=_bytes, d_loss=_logistic)
+    return Adapter(real=_bytes, d_loss=LOSSES["logistic"])
 
 
 def r3gan() -> Adapter:
-    """brownvc/R3GAN: as stylegan2_ada, with the relativistic loss.
-
-    Traps: uint8; the loss compares pairs, so that only differences of scores count.
-    """
-    return Adapter(real=_bytes, d_loss=lambda f_real, f_fake: softplus(f_fake - f_real).mean())
+    """brownvc/R3GAN: uint8 images, and the relativistic loss, so that only differences of scores count."""
+    return Adapter(real=_bytes, d_loss=LOSSES["relativistic"])
 
 
 def rosinality_stylegan2(style_dim: int = 512) -> Adapter:
@@ -83,11 +69,8 @@ def rosinality_stylegan2(style_dim: int = 512) -> Adapter:
     Traps: G takes a list of latents, changes it, and returns (image, latents); the loader is endless; ``g_ema`` is made
     from G, so call it before, or pass ``ema=[g_ema]``.
     """
-    return Adapter(
-        latent=lambda n, device, batch: [torch.randn(n, style_dim, device=device)],
-        generate=lambda G, z: G(z)[0],
-        d_loss=_logistic,
-    )
+    latent = lambda n, device, batch: [torch.randn(n, style_dim, device=device)]  # noqa: E731
+    return Adapter(latent=latent, generate=lambda G, z: G(z)[0], d_loss=LOSSES["logistic"])
 
 
 class LucidrainsGenerator(torch.nn.Module):
@@ -117,10 +100,7 @@ def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
 
 
 def lucidrains_lightweight_gan() -> Adapter:
-    """lucidrains/lightweight-gan.
-
-    Traps: D is low on real, and returns two scores, of the image and of its small version, and an auxiliary loss.
-    """
+    """lucidrains/lightweight-gan: D is low on real; it scores the image and its small version beside a loss."""
 
     def score(D: torch.nn.Module, x: Tensor, z: Any, batch: Any) -> Tensor:
         large, small, _ = D(x)
@@ -130,12 +110,11 @@ def lucidrains_lightweight_gan() -> Adapter:
 
 
 def mimicry() -> Adapter:
-    """kwotsin/mimicry, all its families; hinge is the default of its networks.
+    """kwotsin/mimicry, all its families, with hinge, the default of its networks.
 
-    Traps: D's with more heads return tuples, the score first; its Trainer restores the newest checkpoint of
-    ``log_dir``, so give it a new one.
+    Traps: its Trainer restores the newest checkpoint of ``log_dir``, so give it a new one.
     """
-    return Adapter(real=lambda batch: batch[0], d_loss=_hinge)
+    return Adapter(real=lambda batch: batch[0], d_loss=LOSSES["hinge"])
 
 
 def biggan(dim_z: int = 128) -> Adapter:
@@ -147,22 +126,18 @@ def biggan(dim_z: int = 128) -> Adapter:
         latent=lambda n, device, batch: (torch.randn(n, dim_z, device=device), batch[1]),
         generate=_embedding_first,
         score=lambda D, x, z, batch: D(x, batch[1]),
-        d_loss=_hinge,
+        d_loss=LOSSES["hinge"],
     )
 
 
 def pix2pix(direction: str = "AtoB") -> Adapter:
-    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix.
+    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix, with the loss of its default, ``--gan_mode vanilla``.
 
-    Traps: D sees source and target joined; only the target is refined. Loss as by default, ``--gan_mode vanilla``.
+    Traps: D sees source and target joined; only the target is refined.
     """
-    source, target = _domains(direction)
-    return Adapter(
-        real=lambda batch: batch[target],
-        latent=lambda n, device, batch: batch[source],
-        score=lambda D, x, z, batch: D(torch.cat([batch[source], x], 1)),
-        d_loss=_logistic,
-    )
+    source, _ = _domains(direction)
+    score = lambda D, x, z, batch: D(torch.cat([batch[source], x], 1))  # noqa: E731
+    return dataclasses.replace(cyclegan(direction), score=score, d_loss=LOSSES["logistic"])
 
 
 def huggan_pix2pix() -> Adapter:
@@ -170,12 +145,7 @@ def huggan_pix2pix() -> Adapter:
 
     Traps: D takes target and source as two arguments. PyTorch-GAN's pix2pix, from which it comes, goes from "B" to "A".
     """
-    return Adapter(
-        real=lambda batch: batch["B"],
-        latent=lambda n, device, batch: batch["A"],
-        score=lambda D, x, z, batch: D(x, batch["A"]),
-        d_loss=_least_squares,
-    )
+    return dataclasses.replace(cyclegan(), score=lambda D, x, z, batch: D(x, batch["A"]))
 
 
 def cyclegan(direction: str = "AtoB") -> Adapter:
@@ -185,11 +155,8 @@ def cyclegan(direction: str = "AtoB") -> Adapter:
     Traps: the two domains have one shape; names of D's are those of the source.
     """
     source, target = _domains(direction)
-    return Adapter(
-        real=lambda batch: batch[target],
-        latent=lambda n, device, batch: batch[source],
-        d_loss=_least_squares,
-    )
+    latent = lambda n, device, batch: batch[source]  # noqa: E731
+    return Adapter(real=lambda batch: batch[target], latent=latent, d_loss=LOSSES["least_squares"])
 
 
 def cut(direction: str = "AtoB") -> Adapter:

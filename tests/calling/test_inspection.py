@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -399,6 +401,18 @@ def test_an_iterator_is_used_for_one_batch():
     stream = iter([*X, *X, *X])
     assert "taken out of it" in str(inspect(G, D, stream))
     assert len(list(stream)) == 2
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["noise", "labels"])
+def test_the_adapter_keeps_no_tensor_of_the_batch_alive(conditional):
+    loader = numbered() if conditional else [[torch.rand(N, 2)]]
+    nets = (EmbeddingG(), EmbeddingD()) if conditional else (G, D)
+    alive = [weakref.ref(tensor) for batch in loader for tensor in batch]
+    found = inspect(*nets, loader)
+    del loader
+    gc.collect()
+    assert found.real is not None
+    assert not [tensor for tensor in alive if tensor() is not None]
 
 
 def test_nothing_is_changed_by_a_refusal():
