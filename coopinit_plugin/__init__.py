@@ -1,10 +1,8 @@
 """Warm starts for GANs: a short cooperative maximum-likelihood warm-up, in two lines, for the code you have.
 
-    import coopinit_plugin
-
-    result = coopinit_plugin.warm_start(G, D, loader, handover="logistic")  # or "hinge", "least_squares", ...
-    result.save_pretrained("init/")
-    # ... your adversarial loop, unchanged
+    >>> result = coopinit_plugin.warm_start(G, D, loader, handover="logistic")  # or "hinge", "least_squares", ...
+    >>> result.save_pretrained("init/")
+    >>> ...  # your adversarial loop, unchanged
 
 warm_start             the warm-up; G and D have their new weights when it returns
 WarmStart              what it returns: weights, summary, history; saved, loaded, plotted, shared on the Hub

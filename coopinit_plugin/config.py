@@ -114,7 +114,7 @@ class WarmStartConfig:
     langevin_steps: int | Literal["auto"] = "auto"
     step_size: float | Literal["balanced"] = "balanced"
     noise: float | None = None
-    lr_generator: float = 5e-4
+    lr_generator: float = 2e-3
     lr_discriminator: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)
     averaging: float = 0.9

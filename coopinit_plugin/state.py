@@ -35,7 +35,7 @@ class State:
         settings: What stays the same in all iterations.
         averaged: The running mean of G's weights.
         plateau: The readings of the distance, by which the warm-up stops.
-        sizes: Largest singular values of D's layers before the first iteration.
+        sizes: Largest singular values of G's and of D's layers before the first iteration.
         batches: The data.
         generators: Random generators that the loader owns.
         identity: What has to be the same for a checkpoint to be gone on from.
@@ -51,7 +51,7 @@ class State:
     settings: Settings
     averaged: AveragedGenerator
     plateau: Plateau
-    sizes: list[float]
+    sizes: dict[str, list[float]]
     batches: Batches
     generators: list[torch.Generator]
     identity: dict[str, Any]
@@ -115,7 +115,7 @@ class State:
         self.adam_g.load_state_dict(state["adam_g"])
         self.adam_d.load_state_dict(state["adam_d"])
         self.step.state = state["step"]
-        self.sizes[:] = state["sizes"]
+        self.sizes = state["sizes"]
         for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
             tensor.copy_(value)
         self.history[:] = [StepReport(*row) for row in state["history"]]

@@ -29,7 +29,7 @@ from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.distance import SlicedWasserstein, sigmas
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
-from coopinit_plugin.method.hand_over import hand_over, restored_sizes
+from coopinit_plugin.method.hand_over import hand_over, restored_sizes, slowed_generator
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
 from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
@@ -201,7 +201,7 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
         settings=Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps_batch),
         averaged=AveragedGenerator(pair.G, pair.D, config.averaging),
         plateau=Plateau(SlicedWasserstein(x, scale), team),
-        sizes=layer_sizes(pair.D),
+        sizes={"G": layer_sizes(pair.G), "D": layer_sizes(pair.D)},
         batches=batches,
         generators=generators,
         identity=same,
@@ -237,10 +237,13 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> di
         before = (FEW - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
         return [*(draw() for _ in range(before)), pair.draw(batches.peek(), run.device)]
 
-    resized = 0
-    if config.handover != "none" and {*pair.G.parameters()}.isdisjoint(pair.D.parameters()):  # G would change with it
-        resized = restored_sizes(pair, few(), state.sizes)
-        run.from_main([*tensors_of(pair.D).values()])  # each process has judged by its own samples
+    resized = slowed = 0
+    apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
+    if config.handover != "none" and apart and config.most_iterations:
+        samples = few()
+        resized = restored_sizes(pair, samples, state.sizes["D"])
+        slowed = slowed_generator(pair, samples[-1][1], state.sizes["G"])
+        run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, few(), draw, kind, loss, config.r1, state.settings.team)
     for worry in worries if run.is_main else ():
@@ -248,7 +251,7 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> di
     run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])
     check_weights(pair.G, "G", config)
     check_weights(pair.D, "D", config)
-    return {"layers_resized": resized, **told}
+    return {"layers_resized": resized, "layers_slowed": slowed, **told}
 
 
 def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
