@@ -23,7 +23,7 @@ Drawn = tuple[Any, Any, Any]  # (x, z, batch)
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
-SLOWER = 8.0  # G's layers before a normalisation, against their size before the warm-up
+SLOWER = 16.0  # G's layers before a normalisation, against their size before the warm-up
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.method.balance import BalancedStep
 from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
 from coopinit_plugin.method.kept import frozen, kept
-from coopinit_plugin.method.langevin import Draw, gradient_rms, langevin
+from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
 from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
 from coopinit_plugin.method.team import ALONE, Team
@@ -135,31 +135,16 @@ def cooperate(
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
     # 1. g = G(z) of pairs (z, x̃) of the memory; a chain that goes on is drawn back a little towards g
-    chains = memory.take(Chains(z, (batch if settings.keeps_batch else None, pair.mask(x))), tree_leaves(x)[0].shape[0])
-    context, mask = chains.beside
+    fresh = Chains(z, (batch if settings.keeps_batch else None, pair.mask(x)))
+    chains = memory.take(fresh, tree_leaves(x)[0].shape[0])
     g = pair.generate(chains.z)
-    start = g if chains.x is None else drawn_back(chains.x, g)
 
-    # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen
+    # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen; the chain goes back into the memory
     def f(samples: Any) -> Tensor:
-        return pair.score(samples, chains.z, context)
+        return pair.score(samples, chains.z, chains.beside[0])
 
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
-        if step.size is None:
-            square = gradient_rms(f, start, settings.scale).square()
-            settings.team.average([square])
-            step.start(settings.noise, float(square.sqrt()))
-        refined = langevin(
-            f,
-            start,
-            steps=step.steps,
-            drift=step.size or 0.0,
-            noise=settings.noise,
-            scale=settings.scale,
-            cap=step.cap if step.size else None,
-            mask=mask,
-            draw=settings.draw,
-        )
+        refined = _refined(f, g if chains.x is None else drawn_back(chains.x, g), chains.beside[1], step, settings)
     memory.put(chains, refined)
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
@@ -186,6 +171,24 @@ def cooperate(
     pair.after_d_step()
 
     return Outcome(detached(g), _moments(f_real, f_refined, teaching))
+
+
+def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> Any:
+    if step.size is None:
+        square = gradient_rms(f, start, settings.scale).square()
+        settings.team.average([square])
+        step.start(settings.noise, float(square.sqrt()))
+    return langevin(
+        f,
+        start,
+        steps=step.steps,
+        drift=step.size or 0.0,
+        noise=settings.noise,
+        scale=settings.scale,
+        cap=step.cap if step.size else None,
+        mask=mask,
+        draw=settings.draw,
+    )
 
 
 def _moments(f_real: Tensor, f_refined: Tensor, teaching: Tensor) -> Moments:

@@ -20,8 +20,8 @@ class OutputLayers:
     """What of D to change so that its logit goes through an affine map.
 
     Attributes:
-        scaled: Parameters that scale the logit when all are multiplied; empty where none do (spectral norm).
-        shifted: A bias that shifts the logit of every sample alike, ``None`` where there is none.
+        scaled: Parameters that scale the logit when all are multiplied; empty if none do (spectral norm).
+        shifted: A bias that shifts the logit of every sample alike, ``None`` if there is none.
         per_unit: By how much it does so, for a change of the bias by 1.
     """
 
@@ -40,7 +40,7 @@ class OutputLayers:
         return self.shifted is not None
 
     def without(self, others: Iterable[nn.Parameter]) -> OutputLayers:
-        """What is left where these parameters must not change, such as a G's that shares layers with D."""
+        """What is left if these parameters must not change, such as a G's that shares layers with D."""
         kept = {*others}
         scaled = self.scaled if kept.isdisjoint(self.scaled) else []
         return OutputLayers(scaled, None if self.shifted in kept else self.shifted, self.per_unit)
@@ -58,9 +58,9 @@ class OutputLayers:
 def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
     """Find the layers in which the logit is linear.
 
-    Going back from the last layer called, layers are taken as long as the logit is linear in the factor s by which
-    all their parameters are multiplied together; once the logit itself is multiplied by s, they are the found. This
-    finds the one last layer of most D's, the several of a multi-scale or projection D, and none where a spectral norm
+    Going back from the last layer called, layers are taken as long as the logit is linear in the factor by which all
+    their parameters are multiplied together; the search is over once the logit itself is multiplied by that factor.
+    This finds the one last layer of most D's, the several of a multi-scale or projection D, and none if a spectral norm
     undoes the factor.
 
     Args:
