@@ -261,7 +261,7 @@ def test_a_checkpoint_of_something_else_is_refused(begun):
     G, D = mlp_pair()
     refused(begun, r"D\.3\.weight was 'not there'", networks=(G, nn.Sequential(*D, nn.Linear(1, 1))))
     state = Checkpoints(begun).read()
-    state["identity"]["processes"] = 4
+    state["identity"]["the number of processes"] = 4
     Checkpoints(begun).write(state)
     refused(begun, "the number of processes was 4 and is 1")
 
