@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from coopinit_plugin import CoopInitError, WarmStart, WarmStartConfig, warm_start
 from coopinit_plugin.host import checkpoint
 from coopinit_plugin.host.checkpoint import NAME, Checkpoints
-from coopinit_plugin.host.process_group import leave_group
+from coopinit_plugin.host.engine import leave_group
 
 ITERATIONS = 30
 ALWAYS = 1e12  # a checkpoint after every iteration
