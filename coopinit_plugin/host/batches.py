@@ -74,6 +74,7 @@ class Batches:
 
     def _full(self) -> Any:
         """The loader's next batch that is no smaller than its first."""
+        read = 0
         for may_begin_again in (not self.once, False):
             while (batch := next(self._iterator, _END)) is not _END:
                 self._taken += 1
@@ -81,13 +82,14 @@ class Batches:
                 self._size = self._size or size
                 if size is None or size >= (self._size or 0):
                     return batch
-            if not (may_begin_again and self._taken):
+            read += self._taken
+            if not (may_begin_again and read):
                 break
             self._begin()
-        ended = f"ended after {self._taken} batches" if self._taken else "gave no batch at all"
+        ended = f"ended after {read} batches" if read else "gave no batch at all"
         raise CoopInitError(
-            f"loader (a {type(self._loader).__name__}) {ended}. Give a DataLoader or a list of batches, which can be "
-            "iterated again, or an endless iterator; with drop_last=True the data must fill one batch."
+            f"loader (a {type(self._loader).__name__}) {ended}. Give the DataLoader itself or a list of batches, "
+            "which can be iterated again, or an endless iterator; with drop_last=True the data must fill one batch."
         )
 
     def _begin(self) -> None:

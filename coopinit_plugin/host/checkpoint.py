@@ -43,11 +43,7 @@ class Checkpoints:
         return self._writes and time.monotonic() >= self._next
 
     def write(self, state: Any) -> None:
-        """Replace the checkpoint by `state`, a nest of tensors and plain values.
-
-        Raises:
-            CoopInitError: if the first one cannot be written; of later ones there is only a warning.
-        """
+        """Replace the checkpoint by `state`, a nest of tensors; if a later one than the first fails, only warn."""
         if not self._writes:
             return
         began = time.monotonic()
@@ -70,7 +66,7 @@ class Checkpoints:
         """The state that was written, on the CPU; only tensors and plain values are read, for a file may hold code."""
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            return {"identity": state["identity"], **state}
+            return {"identity": state["identity"], **state}  # a file of something else has none
         except Exception as error:  # torch.load has a dozen kinds
             raise CoopInitError(
                 f"{self.path} is no checkpoint of this library, or was damaged ({type(error).__name__}). "
@@ -79,9 +75,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget the checkpoint."""
-        for path in (self.path, self._new):
-            if self._writes and path.exists():
-                path.unlink()
+        for path in filter(Path.exists, (self.path, self._new) if self._writes else ()):
+            path.unlink()
 
 
 def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> dict[str, Any]:

@@ -34,9 +34,8 @@ class _Elsewhere(BaseException):
 class Engine:
     """Where and how the warm-up runs: in which of how many processes, on which device, by whose Accelerator.
 
-    Processes talk only through `average`, `gather`, `gather_objects`, `from_main` and `any`. Each begins with one
-    number by which a process says that it has failed; so a failure anywhere ends all of them at the next message, and
-    no process waits for one that will not come.
+    Every message between processes begins with one number by which a process says that it has failed; so a failure
+    anywhere ends all of them at the next message, and no process waits for one that will not come.
     """
 
     accelerator: Any
@@ -80,8 +79,9 @@ class Engine:
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         with self._talking():
             torch.distributed.all_reduce(flat)  # Accelerate's own copies the gradients once more
-        for tensor, part in zip(tensors, flat.div_(self.processes).split([t.numel() for t in tensors]), strict=True):
-            tensor.detach().copy_(part.view(tensor.shape))
+        means = torch.split(flat / self.processes, [tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.detach().copy_(mean.view(tensor.shape))
 
     def gather(self, values: Tensor) -> Tensor:
         """One row per process, in their order."""
@@ -117,8 +117,8 @@ class Engine:
     def log(self, measures: dict[str, float], iteration: int) -> None:
         """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched."""
         named = {f"coopinit/{name}": value for name, value in measures.items()}
-        by_name = dict.fromkeys(("tensorboard", "mlflow", "aim", "clearml"), {"step": iteration})
-        options = {**by_name, "wandb": {"commit": False}}  # whose rows cannot go back: join the one that is open
+        options: dict[str, Any] = {name: {"step": iteration} for name in ("tensorboard", "mlflow", "aim", "clearml")}
+        options["wandb"] = {"commit": False}  # its rows cannot go back: the measures join the one that is open
         for tracker in self.accelerator.trackers if self.is_main else ():
             if tracker.name not in ("dvclive", "trackio", "swanlab"):  # these would advance with every call
                 tracker.log(named, **options.get(tracker.name, {}))
@@ -143,12 +143,9 @@ class Engine:
         with held():
             try:
                 if float(self.accelerator.reduce(torch.tensor(float(failure is not None), device=self.device), "sum")):
-                    words = [
-                        "The warm-up has failed in another process, so it ends in all; the networks are untouched."
-                    ]
-                    for index, text in enumerate(self._objects(failure)):
-                        words += [f"Process {index} of {self.processes}: {text}"] if text is not None else []
-                    raise _Elsewhere("\n".join(words))
+                    told = self._objects(failure and f"\nProcess {self.index} of {self.processes}: {failure}")
+                    words = "The warm-up has failed in another process, so it ends in all; the networks are untouched."
+                    raise _Elsewhere("".join([words, *filter(None, told)]))
                 yield
             except RuntimeError as error:
                 raise _Elsewhere(
@@ -173,11 +170,11 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
 
     if not isinstance(accelerator, (Accelerator, type(None))):
         raise CoopInitError(
-            f"accelerator is a {type(accelerator).__name__}; expected your accelerate.Accelerator, or None."
+            f"accelerator is a {type(accelerator).__name__}; expected an accelerate.Accelerator or None."
         )
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
     threads = partial(torch.set_num_threads, torch.get_num_threads())
-    with kept(_group(), threads, _entries(os.environ), *map(_entries, singletons)):
+    with kept(_no_group_left(), threads, _entries(os.environ), *map(_entries, singletons)):
         ours = accelerator or Accelerator(cpu=_join(bool(PartialState._shared_state)))
         if (kind := ours.distributed_type.value) in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
             raise CoopInitError(
@@ -222,18 +219,15 @@ def _grouped() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _group() -> Undo:
+def _no_group_left() -> Undo:
     """If there is no process group yet, leave the one that is made."""
     before = _grouped()
     return lambda: leave_group() if _grouped() and not before else None
 
 
 def leave_group() -> None:
-    """Destroy the process group, after gloo's threads have freed the last message's tensors.
-
-    They need Python's lock for it, and torch 2.6 waits for them with the lock held, for ever if it comes too soon.
-    """
-    time.sleep(0.1)
+    """Destroy the process group, after gloo's threads have let go of the last message's tensors."""
+    time.sleep(0.1)  # they need Python's lock for it; torch 2.6 waits for them with the lock held, for ever
     torch.distributed.destroy_process_group()
 
 

@@ -41,10 +41,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
     """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
 
     Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
-    A network whose parameters are all frozen is trained, too.
-
-    Raises:
-        CoopInitError: for what is no module, has no parameters or uninitialised ones, or cannot be copied.
+    A network whose parameters are all frozen is trained, too. What cannot be copied or trained is refused.
     """
     plain = _plain("generator", generator), _plain("discriminator", discriminator)
     memo = {id(tensor): tensor.detach().clone() for module in plain for tensor in _graph_tensors(module)}
@@ -85,8 +82,7 @@ def cpu_copy(state: State, like: State | None = None) -> State:
 def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
     """Write the values of each (name in messages, module, values) into the module's own tensors: all of them, or none.
 
-    Raises:
-        CoopInitError: if names or shapes differ; nothing has been changed then, as after any error or Ctrl-C.
+    If names or shapes differ, and after any error or Ctrl-C on the way, nothing has been changed.
     """
     plan: list[tuple[Tensor, Tensor]] = []
     for name, module, state in targets:
@@ -147,37 +143,28 @@ def _plain(name: str, module: Any) -> nn.Module:
         hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
         raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
     kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
+    module, parameters = unwrap(module), list(module.parameters())
+    problem = ""
     if sharding := kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
-        raise CoopInitError(
-            f"{name} is sharded over processes ({sharding.pop()}), so that no process holds all of its weights. Call "
-            "warm_start first, on the plain networks, or in a process of its own and load the saved result into them; "
-            "shard after that."
-        )
-    module, kind = unwrap(module), type(unwrap(module)).__name__
-    parameters = list(module.parameters())
-    if any(is_lazy(parameter) for parameter in parameters):
-        raise CoopInitError(
-            f"{name} ({kind}) has lazy layers that are not initialised yet. Run one forward pass with a batch before."
-        )
-    if not any(parameter.is_floating_point() for parameter in parameters):
-        raise CoopInitError(
-            f"{name} ({kind}) has no parameters, so there is nothing to train. Was the network itself passed, and are "
-            "its layers registered (nn.ModuleList instead of a list)?"
-        )
+        problem = f"is sharded over processes ({sharding.pop()}). Warm up the plain networks first; shard after that."
+    elif any(is_lazy(parameter) for parameter in parameters):
+        problem = "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
+    elif not any(parameter.is_floating_point() for parameter in parameters):
+        problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
+    if problem:
+        raise CoopInitError(f"{name} ({type(module).__name__}) {problem}")
     return module
 
 
-def _graph_tensors(module: nn.Module) -> Iterator[Tensor]:
+def _graph_tensors(module: nn.Module) -> list[Tensor]:
     """Tensors kept as attributes or buffers that still hang on a graph; ``copy.deepcopy`` refuses them."""
-    for child in module.modules():
-        for leaf in tree_leaves([value for name, value in vars(child).items() if name != "_modules"]):
-            if isinstance(leaf, Tensor) and not leaf.is_leaf:
-                yield leaf
+    leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_leaf]
 
 
 def _strip_accelerate(module: nn.Module) -> None:
     """Undo in a copy what ``Accelerator.prepare`` hung on the module: a forward bound to the original."""
     for child in module.modules():
-        hung = ("forward", "_original_forward") if "_original_forward" in vars(child) else ()
-        for name in (*hung, "_is_accelerate_prepared"):
-            vars(child).pop(name, None)
+        for name in ("_original_forward", "forward") if "_original_forward" in vars(child) else ():
+            del vars(child)[name]
+        vars(child).pop("_is_accelerate_prepared", None)
