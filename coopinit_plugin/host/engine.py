@@ -79,7 +79,7 @@ class Engine:
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         with self._talking():
             torch.distributed.all_reduce(flat)  # Accelerate's own copies the gradients once more
-        means = torch.split(flat / self.processes, [tensor.numel() for tensor in tensors])
+        means = torch.split(flat.div_(self.processes), [tensor.numel() for tensor in tensors])
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.detach().copy_(mean.view(tensor.shape))
 
