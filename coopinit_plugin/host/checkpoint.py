@@ -15,31 +15,27 @@ from torch.utils._pytree import tree_map
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.host.networks import few
 
 logger = logging.getLogger(__name__)
 
 NAME = "checkpoint.pt"
 SHARE = 0.02  # of the time may go into writing checkpoints
-BUDGETS = ("max_seconds",)  # settings that may differ when the warm-up goes on
 
 
 class Checkpoints:
-    """The one checkpoint of a warm-up in a folder, replaced by each newer one, gone when the result is there.
-
-    Args:
-        folder: ``output_dir``, or ``None``: nothing is written.
-        writes: Whether this is the process that writes.
-    """
+    """The one checkpoint of a warm-up in `folder`, replaced by each newer one; `writes` in one process only."""
 
     def __init__(self, folder: str | Path | None, writes: bool = True) -> None:
         self.path = Path(folder or "") / NAME
-        self._wanted, self._writes = folder is not None, folder is not None and writes
+        self._new = self.path.with_name(f".{NAME}.new")
+        self._writes = folder is not None and writes
         self._next = 0.0  # when the next one is due
 
     @property
     def exists(self) -> bool:
         """Whether there is one to go on from."""
-        return self._wanted and self.path.exists()
+        return self.path.exists()
 
     @property
     def due(self) -> bool:
@@ -47,41 +43,30 @@ class Checkpoints:
         return self._writes and time.monotonic() >= self._next
 
     def write(self, state: Any) -> None:
-        """Replace the checkpoint by `state`, a nest of tensors and plain values.
-
-        Raises:
-            CoopInitError: if the first one cannot be written; of later ones there is only a warning.
-        """
+        """Replace the checkpoint by `state`, a nest of tensors; if a later one than the first fails, only warn."""
         if not self._writes:
             return
-        began, new = time.monotonic(), self.path.with_name(f".{NAME}.new")
+        began = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(new, "wb") as file:
+            with open(self._new, "wb") as file:
                 torch.save(tree_map(_plain, state), file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(new, self.path)
+            os.replace(self._new, self.path)
         except (OSError, RuntimeError) as error:
-            why = getattr(error, "strerror", None) or error
+            what = f"output_dir={str(self.path.parent)!r} cannot be written ({getattr(error, 'strerror', '') or error})"
             if self._next == 0:
-                raise CoopInitError(
-                    f"output_dir={str(self.path.parent)!r} cannot be written ({why}); a checkpoint was to go there. "
-                    "Your networks are untouched. Give a folder that you may write to."
-                ) from error
-            logger.warning("The checkpoint in %s could not be written (%s); going on without.", self.path.parent, why)
+                raise CoopInitError(f"{what}; your networks are untouched. Give a folder you may write to.") from error
+            logger.warning("%s; going on with the last checkpoint that could be.", what)
         ended = time.monotonic()
         self._next = ended + (ended - began) / SHARE
 
     def read(self) -> Any:
-        """The state that was written, on the CPU. Only tensors and plain values are read: a file cannot run code.
-
-        Raises:
-            CoopInitError: if the file is damaged, or not ours.
-        """
+        """The state that was written, on the CPU; only tensors and plain values are read, for a file may hold code."""
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            return {"identity": state["identity"], **state}
+            return {"identity": state["identity"], **state}  # a file of something else has none
         except Exception as error:  # torch.load has a dozen kinds
             raise CoopInitError(
                 f"{self.path} is no checkpoint of this library, or was damaged ({type(error).__name__}). "
@@ -90,46 +75,30 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget the checkpoint."""
-        for path in (self.path, self.path.with_name(f".{NAME}.new")):
-            if self._writes and path.exists():
-                path.unlink()
+        for path in filter(Path.exists, (self.path, self._new) if self._writes else ()):
+            path.unlink()
 
 
 def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> dict[str, Any]:
-    """What has to be the same for a warm-up to go on: settings, processes, the networks' tensors."""
-    shapes = {
-        f"{name}.{key}": [list(tensor.shape), str(tensor.dtype)]
-        for name, module in networks.items()
-        for key, tensor in tensors_of(module).items()
-    }
-    return {"config": settings(config), "processes": processes, "tensors": shapes}
+    """What has to be the same for a warm-up to go on: settings but the time budget, processes, networks' tensors."""
+    same = {**dataclasses.asdict(config), "the number of processes": processes}
+    del same["max_seconds"]
+    for name, module in networks.items():
+        same |= {f"{name}.{key}": [list(t.shape), str(t.dtype)] for key, t in tensors_of(module).items()}
+    return same
 
 
-def settings(config: WarmStartConfig) -> dict[str, Any]:
-    """The settings that decide about the weights."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in BUDGETS}
-
-
-def check_same(saved: dict[str, Any], asked: dict[str, Any], where: object) -> None:
-    """Refuse to go on with what was begun differently.
-
-    Raises:
-        CoopInitError: saying what differs.
-    """
-    was, now = (
-        {**told["config"], "the number of processes": told["processes"], **told["tensors"]} for told in (saved, asked)
-    )
+def check_same(was: dict[str, Any], now: dict[str, Any], where: object) -> None:
+    """Refuse to go on with what was begun differently, saying what differs."""
     differences = [
         f"{key} was {was.get(key, 'not there')!r} and is {now.get(key, 'not there')!r}"
-        for key in dict.fromkeys([*was, *now])
+        for key in {**was, **now}
         if was.get(key) != now.get(key)
     ]
     if differences:
-        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise CoopInitError(
-            f"{where} holds a warm-up of other networks or settings: {'; '.join(differences[:3])}{more}. Your networks "
-            "are untouched. Call with what it was begun with, or with another output_dir, or with resume=False to "
-            "begin anew there."
+            f"{where} holds a warm-up of other networks or settings ({few(differences)}); your networks are untouched. "
+            "Call with what it was begun with, or another output_dir, or resume=False to begin anew there."
         )
 
 
@@ -149,5 +118,4 @@ def _plain(leaf: Any) -> Any:
     """The value as a kind that ``weights_only`` reads: no parameter of the user's own class, no number of NumPy's."""
     if isinstance(leaf, Tensor):
         return leaf.detach().as_subclass(Tensor)
-    kind = next((kind for kind in (str, float) if isinstance(leaf, kind)), None)
-    return leaf if kind is None else kind(leaf)
+    return next((kind(leaf) for kind in (str, float) if isinstance(leaf, kind)), leaf)

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import held
-from coopinit_plugin.host.process_group import join, no_group_left
 from coopinit_plugin.host.randomness import loader_generators, samplers
 from coopinit_plugin.method.kept import Undo, kept
 from coopinit_plugin.nests import first_line
 
-
-class _Failed(Exception):
-    """Another process has failed and says so."""
+_groups_made = itertools.count()
 
 
-class _Gone(Exception):
-    """Another process does not answer any more."""
+class _Elsewhere(BaseException):
+    """Another process has failed. No ``except Exception`` on the way takes it for a failure of this one."""
 
 
 @dataclass
 class Engine:
-    """Where and how the warm-up runs.
+    """Where and how the warm-up runs: in which of how many processes, on which device, by whose Accelerator.
 
-    Processes talk only through `average`, `gather`, `gather_objects`, `from_main` and `any`. Each begins with one
-    number by which a process says that it has failed; so a failure anywhere ends all of them at the next message, and
-    no process waits for one that will not come.
-
-    Attributes:
-        accelerator: The user's own, or one made for this call.
-        device: Where both networks and the batches go.
-        is_main: Whether this is the process that reports.
-        processes: How many processes run the warm-up together.
-        index: Which of them this is, from 0.
+    Every message between processes begins with one number by which a process says that it has failed; so a failure
+    anywhere ends all of them at the next message, and no process waits for one that will not come.
     """
 
     accelerator: Any
@@ -57,49 +51,37 @@ class Engine:
 
     @contextmanager
     def loader(self, loader: Any) -> Iterator[tuple[Any, bool]]:
-        """This process's part of the loader, and whether it is one; the user's loader is as it was at the end.
-
-        The plain DataLoader inside Accelerate's is used: that one exchanges random states at each epoch's start, which
-        processes with different numbers of batches reach at different times.
-        """
+        """This process's part of the loader, and whether it is one; the user's loader is as it was at the end."""
         ours = isinstance(loader, torch.utils.data.DataLoader)
         drawn_from = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
         with kept(*(_entries(vars(owner)) for owner in drawn_from)):
             part, is_part = self._shard(loader) if ours and self.processes > 1 else (loader, self.processes == 1)
+            # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
             yield getattr(part, "base_dataloader", part), is_part
 
     def _shard(self, loader: Any) -> tuple[Any, bool]:
         from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, prepare_data_loader
 
-        part, is_part = loader, not isinstance(loader, DataLoaderDispatcher)
-        prepared = isinstance(loader, (DataLoaderShard, DataLoaderDispatcher))
+        part, prepared = loader, isinstance(loader, (DataLoaderShard, DataLoaderDispatcher))
         if not prepared and getattr(loader.sampler, "num_replicas", 1) != self.processes:  # no DistributedSampler
-            part = prepare_data_loader(
-                loader,
-                num_processes=self.processes,
-                process_index=self.index,
-                split_batches=self.accelerator.split_batches,
-                even_batches=self.accelerator.even_batches,
-                dispatch_batches=False,
-            )
+            options = {name: getattr(self.accelerator, name) for name in ("split_batches", "even_batches")}
+            part = prepare_data_loader(loader, None, self.processes, self.index, dispatch_batches=False, **options)
         for generator in loader_generators(loader):  # a shuffle is shared out only if it is the same everywhere
             state = generator.get_state()
             self.from_main([state])
             generator.set_state(state)
-        return part, is_part
+        return part, not isinstance(loader, DataLoaderDispatcher)
 
     def average(self, tensors: list[Tensor]) -> None:
-        """The mean of each tensor over all processes, in place: one message for each dtype among them."""
-        if self.processes == 1:
+        """The mean of each tensor over all processes, in place, by one message."""
+        if self.processes == 1 or not tensors:
             return
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
-            with self._talking():
-                torch.distributed.all_reduce(flat)  # Accelerate's own copies the gradients once more
-            flat /= self.processes
-            for tensor, part in zip(alike, torch.split(flat, [tensor.numel() for tensor in alike]), strict=True):
-                tensor.copy_(part.view(tensor.shape))
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        with self._talking():
+            torch.distributed.all_reduce(flat)  # Accelerate's own copies the gradients once more
+        means = torch.split(flat.div_(self.processes), [tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.detach().copy_(mean.view(tensor.shape))
 
     def gather(self, values: Tensor) -> Tensor:
         """One row per process, in their order."""
@@ -113,18 +95,16 @@ class Engine:
         if self.processes == 1:
             return [value]
         with self._talking():
-            return self._all_objects(value)
+            return self._objects(value)
 
     def from_main(self, tensors: list[Tensor]) -> None:
         """The main process's values for all, in place, bit for bit."""
         if self.processes == 1:
             return
-        from accelerate.utils import broadcast_object_list
-
-        told = [[tensor.detach().cpu() for tensor in tensors] if self.is_main else None]
+        told = [[tensor.detach().cpu() for tensor in tensors] if self.is_main else []]
         with self._talking():
-            broadcast_object_list(told)
-        for tensor, value in zip(tensors, told[0] or (), strict=True):
+            torch.distributed.broadcast_object_list(told)
+        for tensor, value in zip(tensors, told[0], strict=True):
             tensor.detach().copy_(value)
 
     def any(self, *flags: bool) -> list[bool]:
@@ -135,94 +115,71 @@ class Engine:
         return [value > 0 for value in self.gather(told).amax(0).tolist()]
 
     def log(self, measures: dict[str, float], iteration: int) -> None:
-        """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched.
-
-        Weights & Biases drops rows that go back, so the measures join the row that is open, and the last ones stay.
-        Trackers of kinds that are not known here, the user's own classes too, are given no step.
-        """
+        """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched."""
         named = {f"coopinit/{name}": value for name, value in measures.items()}
+        options: dict[str, Any] = {name: {"step": iteration} for name in ("tensorboard", "mlflow", "aim", "clearml")}
+        options["wandb"] = {"commit": False}  # its rows cannot go back: the measures join the one that is open
         for tracker in self.accelerator.trackers if self.is_main else ():
-            if tracker.name in ("tensorboard", "mlflow", "aim", "clearml"):  # they count steps for each name
-                tracker.log(named, step=iteration)
-            elif tracker.name == "wandb":
-                tracker.log(named, commit=False)
-            elif tracker.name not in ("dvclive", "trackio", "swanlab"):  # these would advance with every call
-                tracker.log(named)
+            if tracker.name not in ("dvclive", "trackio", "swanlab"):  # these would advance with every call
+                tracker.log(named, **options.get(tracker.name, {}))
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Let a failure of one process inside end all of them, each with the message of the one that failed."""
-        if self.processes == 1:
-            yield
-            return
         try:
             yield
             self.any(False)  # nobody leaves before all have come here whole
-        except _Failed:
-            raise CoopInitError(self._who_failed(None)) from None
-        except _Gone as gone:
-            raise CoopInitError(
-                f"Another process has ended without a word ({first_line(gone.__cause__ or gone)}): was it killed, for "
-                "memory perhaps? The networks are untouched. Its own output tells more."
-            ) from gone
+        except _Elsewhere as failure:
+            raise CoopInitError(str(failure)) from failure.__cause__
         except BaseException as error:
-            with suppress(_Gone):
-                with suppress(_Failed), self._talking(failed=True):
+            if self.processes > 1:
+                with suppress(_Elsewhere), self._talking(f"{type(error).__name__}: {error}"):
                     pass
-                self._who_failed(f"{type(error).__name__}: {error}")
             raise
 
-    def _who_failed(self, mine: str | None) -> str:
-        words = ["The warm-up has failed in another process, so it ends in all; the networks are untouched."]
-        with suppress(RuntimeError):
-            told = enumerate(self._all_objects(mine))
-            words += [f"Process {index} of {self.processes}: {text}" for index, text in told if text is not None]
-        return "\n".join(words)
-
     @contextmanager
-    def _talking(self, *, failed: bool = False) -> Iterator[None]:
+    def _talking(self, failure: str | None = None) -> Iterator[None]:
         """Around a message: first the number that says whether all are well; Ctrl-C waits until the message is out."""
         with held():
             try:
-                if float(self.accelerator.reduce(torch.tensor(float(failed), device=self.device), "sum")) > 0:
-                    raise _Failed
+                if float(self.accelerator.reduce(torch.tensor(float(failure is not None), device=self.device), "sum")):
+                    told = self._objects(failure and f"\nProcess {self.index} of {self.processes}: {failure}")
+                    words = "The warm-up has failed in another process, so it ends in all; the networks are untouched."
+                    raise _Elsewhere("".join([words, *filter(None, told)]))
                 yield
             except RuntimeError as error:
-                raise _Gone from error
+                raise _Elsewhere(
+                    f"Another process has ended without a word ({first_line(error)}): was it killed, for memory "
+                    "perhaps? The networks are untouched; its own output tells more."
+                ) from error
 
-    def _all_objects(self, value: Any) -> list[Any]:
-        from accelerate.utils import gather_object
-
-        return gather_object([value])
+    def _objects(self, value: Any) -> list[Any]:
+        told: list[Any] = [None] * self.processes
+        torch.distributed.all_gather_object(told, value)
+        return told
 
 
 @contextmanager
 def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
     """Run through the user's Accelerator, or through one made here; every global state is as before at the end.
 
-    Args:
-        accelerator: The user's own, or ``None``.
-        given: The device of the user's networks; used if it is no CPU, there is one process and no Accelerator.
-
-    Raises:
-        CoopInitError: for engines that shard the weights themselves, and for fp16.
+    If the Accelerator is made here, in a single process, it runs on the `given` device unless that is a CPU.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState, PartialState
-    from accelerate.utils import DistributedType
 
-    if accelerator is not None and not isinstance(accelerator, Accelerator):
+    if not isinstance(accelerator, (Accelerator, type(None))):
         raise CoopInitError(
-            f"accelerator is a {type(accelerator).__name__}; expected your accelerate.Accelerator, or None."
+            f"accelerator is a {type(accelerator).__name__}; expected an accelerate.Accelerator or None."
         )
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
-    with kept(no_group_left(), _threads(), _entries(os.environ), *map(_entries, singletons)):
-        ours = accelerator or (Accelerator(cpu=True) if join(bool(PartialState._shared_state)) else Accelerator())
-        if ours.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
+    threads = partial(torch.set_num_threads, torch.get_num_threads())
+    with kept(_no_group_left(), threads, _entries(os.environ), *map(_entries, singletons)):
+        ours = accelerator or Accelerator(cpu=_join(bool(PartialState._shared_state)))
+        if (kind := ours.distributed_type.value) in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
             raise CoopInitError(
-                f"The Accelerator runs {ours.distributed_type.value}, which shards one model's weights and takes no "
-                "second one. Call warm_start before it is made, in a plain process, save the result with "
-                'result.save_pretrained("init/") and load_into your networks before sharding them.'
+                f"The Accelerator runs {kind}, which shards one model's weights and takes no second one. Call "
+                "warm_start before, in a plain process, save the result and load_into your networks before sharding."
             )
         if ours.mixed_precision not in ("no", "bf16"):
             raise CoopInitError(
@@ -231,6 +188,47 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
             )
         alone = accelerator is None and ours.num_processes == 1
         yield Engine(ours, given if alone and given is not None and given.type != "cpu" else ours.device)
+
+
+def _join(accelerate_knows: bool) -> bool:
+    """Let Accelerate find all processes of the environment or of a group; whether it has to be told to use the CPU."""
+    if _grouped():  # maybe spawned by hand, while Accelerate reads the environment only
+        world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        told = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+        for name, value in told.items():
+            os.environ.setdefault(name, str(value))
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    on_cpu = several and not torch.accelerator.is_available()  # Accelerate alone would run each process for itself
+    if several and not accelerate_knows and torch.distributed.is_available() and not _grouped():
+        _make_group(on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"))
+    return on_cpu
+
+
+def _make_group(on_cpu: bool) -> None:
+    """Make a group under a name of its own, so that the user's group, made later, does not find its addresses."""
+    count = next(_groups_made)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and "MASTER_PORT" in os.environ:
+        # No launcher keeps the store: process 0 does, on a port of its own, for the first one may still be closing.
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1 + count)
+    store, rank, world = next(rendezvous("env://"))
+    own = PrefixStore(f"coopinit_plugin/{count}", store)
+    torch.distributed.init_process_group("gloo" if on_cpu else None, store=own, rank=rank, world_size=world)
+
+
+def _grouped() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _no_group_left() -> Undo:
+    """If there is no process group yet, leave the one that is made."""
+    before = _grouped()
+    return lambda: leave_group() if _grouped() and not before else None
+
+
+def leave_group() -> None:
+    """Destroy the process group, after gloo's threads have let go of the last message's tensors."""
+    time.sleep(0.1)  # they need Python's lock for it; torch 2.6 waits for them with the lock held, for ever
+    torch.distributed.destroy_process_group()
 
 
 def _entries(mapping: MutableMapping[str, Any]) -> Undo:
@@ -243,8 +241,3 @@ def _entries(mapping: MutableMapping[str, Any]) -> Undo:
         mapping.update(saved)
 
     return undo
-
-
-def _threads() -> Undo:
-    saved = torch.get_num_threads()
-    return lambda: None if torch.get_num_threads() == saved else torch.set_num_threads(saved)

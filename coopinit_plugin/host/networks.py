@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.kept import kept, values
-from coopinit_plugin.nests import HALF
+from coopinit_plugin.method.kept import values
+from coopinit_plugin.nests import HALF, first_line
 
 State = dict[str, Tensor]
 
@@ -41,10 +41,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
     """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
 
     Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
-    A network whose parameters are all frozen is trained, too.
-
-    Raises:
-        CoopInitError: for what is no module, has no parameters or uninitialised ones, or cannot be copied.
+    A network whose parameters are all frozen is trained, too. What cannot be copied or trained is refused.
     """
     plain = _plain("generator", generator), _plain("discriminator", discriminator)
     memo = {id(tensor): tensor.detach().clone() for module in plain for tensor in _graph_tensors(module)}
@@ -52,9 +49,8 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
         ours = copy.deepcopy(plain, memo)
     except Exception as error:
         raise CoopInitError(
-            f"The networks cannot be copied (copy.deepcopy: {type(error).__name__}: {error}). The warm-up works on "
-            "copies so that yours stay whole. Take what cannot be copied (locks, open files, generators, process "
-            "groups) off the modules during the call, or give the class a __deepcopy__."
+            f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
+            "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
         ) from error
     for module in ours:
         _strip_accelerate(module)
@@ -62,10 +58,10 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
         for tensor in (*parameters, *module.buffers()):
             if tensor.dtype in HALF:
                 tensor.data = tensor.data.float()
-        all_frozen = not any(parameter.requires_grad for parameter in parameters)
-        for parameter in parameters:
-            parameter.requires_grad_(parameter.is_floating_point() if all_frozen else parameter.requires_grad)
-            parameter.grad = None
+            tensor.grad = None
+        if not any(parameter.requires_grad for parameter in parameters):
+            for parameter in parameters:
+                parameter.requires_grad_(parameter.is_floating_point())
     return ours
 
 
@@ -76,124 +72,99 @@ def state_of(module: nn.Module) -> State:
 
 def cpu_copy(state: State, like: State | None = None) -> State:
     """The values, contiguous, on the CPU, in the dtypes of `like`; tied tensors stay one tensor."""
-    taken: dict[int, Tensor] = {}
+    taken = {}
     for key, value in state.items():
-        if id(value) not in taken:
-            taken[id(value)] = value.detach().to("cpu", (like or state)[key].dtype, copy=True).contiguous()
+        kind = (like or state)[key].dtype
+        taken[id(value)] = value.detach().to("cpu", kind, copy=True, memory_format=torch.contiguous_format)
     return {key: taken[id(value)] for key, value in state.items()}
 
 
 def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
-    """Write the values into the modules' own tensors: all of them, or none.
+    """Write the values of each (name in messages, module, values) into the module's own tensors: all of them, or none.
 
-    An error or an interrupt on the way puts every tensor back, bit for bit. Identity, device, dtype, memory format and
-    flags of the tensors stay.
-
-    Args:
-        targets: (how the module is called in messages, the module, the values).
-
-    Raises:
-        CoopInitError: if names or shapes differ; nothing has been changed then.
+    If names or shapes differ, and after any error or Ctrl-C on the way, nothing has been changed.
     """
     plan: list[tuple[Tensor, Tensor]] = []
     for name, module, state in targets:
         own = state_of(module)
-        problems = [f"{key} is missing in the weights" for key in own if key not in state]
-        problems += [f"{key} is not in the module" for key in state if key not in own]
-        problems += [
-            f"{key} has shape {tuple(own[key].shape)} in the module, {tuple(state[key].shape)} in the weights"
-            for key in own
-            if key in state and own[key].shape != state[key].shape
-        ]
-        if problems:
-            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        if problems := list(_differences(own, state)):
             raise CoopInitError(
-                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {'; '.join(problems[:3])}{more}. "
-                "Nothing was changed. Build the network with the same arguments as the one that was warmed up."
+                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {few(problems)}. Nothing was "
+                "changed. Build the network with the same arguments as the one that was warmed up."
             )
         plan += [(own[key], state[key]) for key in own]
     with torch.inference_mode(False), torch.no_grad():
         put_back = values(tensor for tensor, _ in plan)
-        with held() as let_through:
-            try:
+        try:
+            with held():
                 for tensor, value in plan:
                     tensor.copy_(value)
-                let_through()
-            except BaseException:
+        except BaseException:
+            with held():
                 put_back()
-                raise
+            raise
+
+
+def few(problems: list[str]) -> str:
+    """The first three, and how many more there are."""
+    return "; ".join(problems[:3]) + (f" (and {len(problems) - 3} more)" if len(problems) > 3 else "")
 
 
 @contextmanager
-def held() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back inside, in the main thread, which alone can; a second one is forgotten.
-
-    Yields a function that passes a Ctrl-C that has come to the handler that was there before. If it is not called, the
-    Ctrl-C arrives at the end.
-    """
+def held() -> Iterator[None]:
+    """Hold Ctrl-C back until the end, in the main thread, which alone can."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is None or threading.current_thread() is not threading.main_thread():  # None: a handler not of Python's
-        yield lambda: None
+        yield
         return
-    arrived: list[Any] = []
-
-    def let_through() -> None:
-        if arrived and callable(handler):
-            frame, arrived[:] = arrived[0], []
-            handler(signal.SIGINT, frame)
-
-    def undo() -> None:
+    arrived: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGINT, handler)
         if arrived:
             signal.raise_signal(signal.SIGINT)
 
-    signal.signal(signal.SIGINT, lambda _, frame: arrived.append(frame))
-    with kept(undo):
-        yield let_through
+
+def _differences(own: State, given: State) -> Iterator[str]:
+    for key in {**own, **given}:
+        if key not in given:
+            yield f"{key} is missing in the weights"
+        elif key not in own:
+            yield f"{key} is not in the module"
+        elif (ours := tuple(own[key].shape)) != (theirs := tuple(given[key].shape)):
+            yield f"{key} has shape {ours} in the module, {theirs} in the weights"
 
 
 def _plain(name: str, module: Any) -> nn.Module:
     """The module inside its wrappers, if it can be copied and trained."""
     if not isinstance(module, nn.Module):
-        hint = f" Give an instance: {module.__name__}(...)." if isinstance(module, type) else ""
-        raise CoopInitError(
-            f"{name} is a {type(module).__name__}; expected a torch.nn.Module.{hint} A composite network is best "
-            "wrapped in a small nn.Module whose forward calls its parts."
-        )
+        hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
+        raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
     kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
+    module, parameters = unwrap(module), list(module.parameters())
+    problem = ""
     if sharding := kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
-        raise CoopInitError(
-            f"{name} is sharded over processes ({sharding.pop()}): no process holds all of its weights, so there is "
-            "nothing to copy. Warm up first, on the plain networks: warm_start(G, D, loader), or in a process of its "
-            'own with result.save_pretrained("init/") and WarmStart.from_pretrained("init/").load_into(G, D); shard '
-            "after that."
-        )
-    module = unwrap(module)
-    parameters = list(module.parameters())
-    if any(is_lazy(parameter) for parameter in parameters):
-        raise CoopInitError(
-            f"{name} ({type(module).__name__}) has lazy layers that are not initialised yet. Run one forward pass "
-            "before warm_start, with a batch of the real size."
-        )
-    if not any(parameter.is_floating_point() for parameter in parameters):
-        raise CoopInitError(
-            f"{name} ({type(module).__name__}) has no parameters: there is nothing to train. Was the network "
-            "itself passed, and are its layers registered (nn.ModuleList instead of a list)?"
-        )
+        problem = f"is sharded over processes ({sharding.pop()}). Warm up the plain networks first; shard after that."
+    elif any(is_lazy(parameter) for parameter in parameters):
+        problem = "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
+    elif not any(parameter.is_floating_point() for parameter in parameters):
+        problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
+    if problem:
+        raise CoopInitError(f"{name} ({type(module).__name__}) {problem}")
     return module
 
 
-def _graph_tensors(module: nn.Module) -> Iterator[Tensor]:
+def _graph_tensors(module: nn.Module) -> list[Tensor]:
     """Tensors kept as attributes or buffers that still hang on a graph; ``copy.deepcopy`` refuses them."""
-    for child in module.modules():
-        for leaf in tree_leaves([value for name, value in vars(child).items() if name != "_modules"]):
-            if isinstance(leaf, Tensor) and not leaf.is_leaf:
-                yield leaf
+    leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_leaf]
 
 
 def _strip_accelerate(module: nn.Module) -> None:
     """Undo in a copy what ``Accelerator.prepare`` hung on the module: a forward bound to the original."""
     for child in module.modules():
-        hung = ("forward", "_original_forward") if "_original_forward" in vars(child) else ()
-        for name in (*hung, "_is_accelerate_prepared"):
-            vars(child).pop(name, None)
+        for name in ("_original_forward", "forward") if "_original_forward" in vars(child) else ():
+            del vars(child)[name]
+        vars(child).pop("_is_accelerate_prepared", None)

@@ -21,7 +21,7 @@ def numbered(*sizes: int) -> list[torch.Tensor]:
 
 
 def take(batches, count: int) -> list[int]:
-    return [int(batch[0, 0]) for batch in itertools.islice(batches, count)]
+    return [int(next(batches)[0, 0]) for _ in range(count)]
 
 
 class Counted:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from coopinit_plugin import CoopInitError, WarmStart, WarmStartConfig, warm_start
 from coopinit_plugin.host import checkpoint
 from coopinit_plugin.host.checkpoint import NAME, Checkpoints
-from coopinit_plugin.host.process_group import leave_group
+from coopinit_plugin.host.engine import leave_group
 
 ITERATIONS = 30
 ALWAYS = 1e12  # a checkpoint after every iteration
@@ -261,7 +261,7 @@ def test_a_checkpoint_of_something_else_is_refused(begun):
     G, D = mlp_pair()
     refused(begun, r"D\.3\.weight was 'not there'", networks=(G, nn.Sequential(*D, nn.Linear(1, 1))))
     state = Checkpoints(begun).read()
-    state["identity"]["processes"] = 4
+    state["identity"]["the number of processes"] = 4
     Checkpoints(begun).write(state)
     refused(begun, "the number of processes was 4 and is 1")
 

@@ -8,7 +8,7 @@ import sys
 import torch.distributed
 import torch.multiprocessing
 
-from coopinit_plugin.host.process_group import leave_group
+from coopinit_plugin.host.engine import leave_group
 from launched import cases
 
 
