@@ -9,14 +9,13 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from huggingface_hub.errors import HFValidationError
 
-from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.calling.inspection import inspect
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
@@ -27,8 +26,7 @@ from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.warmup import warm_start
 
 TEACHES = """\
-PAIR names a function of yours that takes nothing and returns (G, D, loader), or (G, D, loader, adapter):
-module:function or path/file.py:function.
+PAIR is module:function or path/file.py:function, of yours, that returns (G, D, loader) or (G, D, loader, adapter).
 
   coopinit inspect nets.py:make                 how are G and D called? changes nothing
   coopinit warm-start nets.py:make -o init --set handover=hinge
@@ -47,8 +45,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 2 for a mistake, 1 for a failure, 130 for Ctrl-C."""
-    asked = _parser().parse_args(arguments)
-    asked.line = list(sys.argv[1:] if arguments is None else arguments)
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    asked = _parser().parse_args(line, argparse.Namespace(line=line))
     logging.basicConfig(format="%(message)s")
     try:
         asked.run(asked)
@@ -58,9 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if asked.debug:
             raise
-        status, told = 1, f"{type(error).__name__}: {error} (--debug shows where)"
-        if isinstance(error, (CoopInitError, HFValidationError, OSError)):  # the Hub's other errors are OSErrors
-            status, told = 2, str(error)
+        mistake = isinstance(error, (CoopInitError, HFValidationError, OSError))  # as most errors of the Hub are
+        status, told = (2, str(error)) if mistake else (1, f"{type(error).__name__}: {error} (--debug shows where)")
     print(f"coopinit {asked.command}: {' '.join(told.split())}", file=sys.stderr)
     return status
 
@@ -117,8 +114,7 @@ def _warm_start(asked: Any) -> None:
         kept = f"a checkpoint is in {folder}: go on with {again}" if checkpoints.exists else "nothing was kept"
         raise KeyboardInterrupt(kept) from None
     print(table(result))
-    print(f"\nSaved in {folder}. In your script, before the adversarial loop:")
-    print(f"\n  coopinit_plugin.WarmStart.from_pretrained({str(folder)!r}).load_into(G, D)")
+    print(f"\nIn your script: coopinit_plugin.WarmStart.from_pretrained({str(folder)!r}).load_into(G, D)")
 
 
 def _push(asked: Any) -> None:
@@ -138,8 +134,8 @@ def _show(asked: Any) -> None:
         print(f"\nDrawn: {result.plot(asked.plot)}")
 
 
-def _pair(name: str) -> tuple[Any, Any, Any, Adapter | None]:
-    """Import the function and call it, or say what is missing, what failed, or what came back instead."""
+def _pair(name: str) -> tuple[Any, ...]:
+    """G, D, the loader and the adapter, if there is one, as the user's function of that name returns them."""
     place, _, function = name.rpartition(":")
     path, is_file = Path(place), place.endswith(".py")
     if not place or not function.isidentifier():
@@ -149,25 +145,21 @@ def _pair(name: str) -> tuple[Any, Any, Any, Adapter | None]:
     sys.path.insert(0, str(path.parent.absolute() if is_file else Path.cwd()))
     if is_file:
         sys.modules.pop(path.stem, None)  # the file is meant, not what may be loaded under the same name
-    with _theirs(f"{place} cannot be imported"):
-        made = getattr(importlib.import_module(path.stem if is_file else place), function, None)
+    module = _theirs(f"{place} cannot be imported", importlib.import_module, path.stem if is_file else place)
+    made = getattr(module, function, None)
     if not callable(made):
         raise CoopInitError(f"{function} does not exist in {place} or is no function. It is to return (G, D, loader).")
-    with _theirs(f"{name} failed"):
-        pair = made()
-    sequence = isinstance(pair, (tuple, list))
-    if not sequence or len(pair) not in (3, 4):
-        kind = type(pair).__name__ + (f" of {len(pair)}" if sequence else "")
+    pair = _theirs(f"{name} failed", made)
+    if not isinstance(pair, (tuple, list)) or len(pair) not in (3, 4):
+        kind = type(pair).__name__ + (f" of {len(pair)}" if isinstance(pair, (tuple, list)) else "")
         raise CoopInitError(f"{name} returned a {kind}; expected (G, D, loader), or (G, D, loader, adapter).")
-    G, D, loader, adapter = (*pair, None)[:4]
-    return G, D, loader, adapter
+    return (*pair, None)[:4]
 
 
-@contextmanager
-def _theirs(what: str) -> Iterator[None]:
-    """Whatever the user's own code raises, in one line."""
+def _theirs(what: str, run: Callable[..., Any], *given: Any) -> Any:
+    """Run the user's own code; whatever it raises is told in one line."""
     try:
-        yield
+        return run(*given)
     except (Exception, SystemExit) as error:
         raise CoopInitError(f"{what}: {type(error).__name__}: {error}. With --debug you see where.") from error
 
@@ -175,10 +167,10 @@ def _theirs(what: str) -> Iterator[None]:
 def _settings(given: list[str]) -> dict[str, Any]:
     """``["lr_generator=1e-4"]`` as keywords; whatever is not a Python literal is a string."""
     settings: dict[str, Any] = {}
-    for setting in given:
-        name, equals, settings[name] = setting.partition("=")
-        if not equals or not name:
-            raise CoopInitError(f"--set {setting} sets nothing. Write --set NAME=VALUE, e.g. --set iterations=200.")
+    for name, equals, value in (setting.partition("=") for setting in given):
+        if not equals:
+            raise CoopInitError(f"--set {name} sets nothing. Write --set NAME=VALUE, e.g. --set iterations=200.")
+        settings[name] = value
         with suppress(ValueError, SyntaxError):
-            settings[name] = ast.literal_eval(settings[name])
+            settings[name] = ast.literal_eval(value)
     return settings

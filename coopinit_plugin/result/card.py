@@ -6,40 +6,23 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.result.files import PICTURE, Contents
-
-MEASURES = {  # of the summary: (key, kind of metric, what it is called)
-    "distance_first": ("sliced-wasserstein", "Sliced Wasserstein distance to the data, first reading (σ)"),
-    "distance_last": ("sliced-wasserstein", "Sliced Wasserstein distance to the data, last reading (σ)"),
-    "displacement_last": ("langevin-displacement", "Displacement by the last Langevin chain (σ)"),
-}
 
 
 def model_card(result: Contents, repo_id: str, picture: bool, metadata: dict[str, Any]) -> ModelCard:
     """Fill the template card.md; the user's metadata go over our own."""
     origin, images = result.origin, any(len(shape) == 3 for shape in result.origin.data)
-    task = "unconditional-image-generation" if images else "other"
-    title = repo_id.split("/")[-1]
-    dataset: Any = {"dataset_type": "own-data", "dataset_name": "the data it was warmed up on"}
-    measured = [
-        EvalResult(task, metric_type=kind, metric_name=name, metric_value=float(f"{value:.4g}"), **dataset)
-        for key, (kind, name) in MEASURES.items()
-        if isinstance(value := result.summary.get(key), float)
-    ]
-    ours = {
-        "library_name": "coopinit-plugin",
-        "pipeline_tag": task if images else None,
-        "tags": ["gan", "coopinit", "cooperative-learning", "energy-based-model", "safetensors", "model_hub_mixin"],
-        "model_name": title,
-        "eval_results": measured or None,
-    }
+    task = "unconditional-image-generation" if images else None
+    tags = ["gan", "coopinit", "cooperative-learning", "energy-based-model", "safetensors", "model_hub_mixin"]
+    ours = {"library_name": "coopinit-plugin", "pipeline_tag": task, "tags": tags}
     return ModelCard.from_template(
         ModelCardData(**{**ours, **metadata}),
         template_str=resources.files("coopinit_plugin.result").joinpath("card.md").read_text(encoding="utf-8"),
-        title=title,
+        title=repo_id.split("/")[-1],
+        task=task or "other",
         repo_id=repo_id,
         picture=picture and PICTURE,
         networks={

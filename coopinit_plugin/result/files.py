@@ -1,7 +1,4 @@
-"""How a warm start lies in a folder: safetensors and JSON, sealed, so that half a folder is not taken for a whole.
-
-Whatever is read may come from anyone: only the files named here are looked for, and every value is checked.
-"""
+"""A warm start in a folder: safetensors and JSON, sealed by digests. Whatever is read may come from anyone."""
 
 from __future__ import annotations
 
@@ -49,9 +46,7 @@ class Contents:
 
 @contextmanager
 def appearing_whole(target: Path) -> Iterator[Path]:
-    """A folder to write into, beside the target, that takes its place at the end.
-
-    In a target that exists each file is replaced whole, config.json, the seal, last. An edited README.md stays.
+    """A folder to write into that takes the target's place, or whose files replace its, config.json, the seal, last.
 
     Raises:
         CoopInitError: if the target cannot be written.
@@ -70,10 +65,8 @@ def appearing_whole(target: Path) -> Iterator[Path]:
         for file in sorted(staging.iterdir(), key=lambda file: file.name == CONFIG):
             os.replace(file, target / file.name)
     except OSError as error:
-        raise CoopInitError(
-            f"{target} cannot be written ({error.strerror or error}). The weights are still in this WarmStart: call "
-            "save_pretrained with a folder that you may write to."
-        ) from error
+        why = f"{target} cannot be written ({error.strerror or error})."
+        raise CoopInitError(f"{why} The weights are still here: call save_pretrained with another folder.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -82,9 +75,7 @@ def write(folder: Path, contents: Contents, card: str) -> None:
     """Write the model card, the safetensors files and their seal."""
     (folder / CARD).write_bytes(card.encode())
     for name, state in ((GENERATOR, contents.generator_state), (DISCRIMINATOR, contents.discriminator_state)):
-        names = {
-            id(state[key]): key for key in sorted(state, reverse=True)
-        }  # a tied tensor is stored under one of its names
+        names = {id(state[key]): key for key in sorted(state, reverse=True)}  # one name of each tensor
         aliases = {key: names[id(tensor)] for key, tensor in state.items() if names[id(tensor)] != key}
         once = {key: tensor for key, tensor in state.items() if key not in aliases}
         safetensors.torch.save_file(once, folder / name, metadata={"format": "pt", **aliases})
@@ -118,8 +109,7 @@ def read(name: str, file: Callable[[str], Path]) -> Contents:
             "WarmStart.save_pretrained wrote, or get the newest version: pip install -U coopinit_plugin"
         ) from error
     generator, discriminator, *rest = [_tensors(name, file(key), digest) for key, digest in digests.items()]
-    samples = rest[0] if rest and fit_for_pictures(rest[0]) else {}
-    return Contents(generator, discriminator, samples=samples, **story)
+    return Contents(generator, discriminator, samples=next(filter(fit_for_pictures, rest), {}), **story)
 
 
 def _tensors(name: str, path: Path, digest: str) -> State:

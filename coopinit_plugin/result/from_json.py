@@ -1,4 +1,4 @@
-"""One reader for everything in JSON that may come from a stranger: dataclasses, each field of its annotated type."""
+"""Values of annotated types, dataclasses above all, from JSON that anybody may have written."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """Read a value of an annotated type, e.g. ``from_json(dict[str, float], json.loads(text))``.
-
-    Args:
-        kind: A dataclass, a plain type, ``Any``, or a list, dict, tuple, ``Literal`` or union of them.
-        value: What ``json.loads`` gave.
+    """Read what ``json.loads`` gave as a value of an annotated type, such as ``dict[str, float]`` or a dataclass.
 
     Raises:
-        TypeError, ValueError: if the value is of another type, or a dataclass lacks fields or has unknown ones.
+        TypeError, ValueError: if it is of another type, or a dataclass lacks fields or has unknown ones.
     """
     outer, inner = get_origin(kind), get_args(kind)
     if outer in (Union, UnionType):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.result.card import said
 from coopinit_plugin.result.files import Contents
-from coopinit_plugin.result.step_report import StepReport
 
 PANELS = {  # of samples: (title, colour)
     "real": ("Real data", "#343a40"),
@@ -45,8 +45,11 @@ def draw(path: Path, result: Contents) -> None:
         for axes, name in zip(panels, shown, strict=True):
             axes.set_title(PANELS[name][0], fontsize=16, color=PANELS[name][1], weight="bold", loc="left")
             _panel(axes, name, sets, (result.origin.low, result.origin.high))
-        for axes, (title, values) in zip(rows[-1].subplots(1, 4), _curves(result.history).items(), strict=True):
-            _curve(axes, title, values)
+        left, gap, moved, size = rows[-1].subplots(1, 4)
+        _curve(left, "Distance to the data, σ", [row.distance for row in result.history])
+        _curve(gap, "Score gap, in its spreads", [row.gap / max(row.score_std, 1e-12) for row in result.history])
+        _curve(moved, "Chain displacement, σ", [row.displacement for row in result.history])
+        _curve(size, "Langevin step size", [row.step_size for row in result.history])
         figure.savefig(path, format="png")
 
 
@@ -61,7 +64,7 @@ def _heading(result: Contents) -> str:
 def _panel(axes: Any, name: str, sets: dict[str, Tensor], values: tuple[float, float]) -> None:
     """One set of samples, in the way that shows its kind; the panels share their axes."""
     x, (_, colour), grey = sets[name], PANELS[name], PANELS["real"][1]
-    data = sets["real"] if "real" in sets else torch.cat(list(sets.values()))
+    data = sets.get("real", x)  # behind the others, in grey
     if x.ndim == 4:
         _images(axes, (x - values[0]) / max(values[1] - values[0], 1e-12))
     elif x.ndim == 3:  # a few series, one above the other; three channels of each
@@ -69,10 +72,10 @@ def _panel(axes: Any, name: str, sets: dict[str, Tensor], values: tuple[float, f
             for channel, style in zip(series.T, ("-", "--", ":"), strict=False):
                 axes.plot((channel - row * 1.2 * float(data.max() - data.min())).tolist(), style, color=colour)
         axes.set_yticks([])
-    elif x.shape[1] == 2:  # points, before the data in grey
+    elif x.shape[1] == 2:  # points
         axes.scatter(*data.T.tolist(), s=9, color=grey, alpha=0.2, linewidths=0)
         axes.scatter(*x.T.tolist(), s=14, color=colour, alpha=0.7, linewidths=0)
-    else:  # every vector a line over its entries, before the band that holds 90 % of the data
+    else:  # every vector a line over its entries, before a band that holds 90 % of the data
         bottom, top = torch.quantile(data, torch.tensor([0.05, 0.95]), dim=0).tolist()
         axes.fill_between(range(data.shape[1]), bottom, top, color=grey, alpha=0.18)
         axes.plot(x[:LINES].T.numpy(), color=colour, alpha=0.35 if len(x) > 1 else 1)
@@ -91,26 +94,18 @@ def _images(axes: Any, x: Tensor) -> None:
     axes.axis("off")
 
 
-def _curves(history: list[StepReport]) -> dict[str, list[float]]:
-    """One value an iteration, by title."""
-    return {
-        "Distance to the data, σ": [math.nan if row.distance is None else row.distance for row in history],
-        "Score gap, in its spreads": [row.gap / max(row.score_std, 1e-12) for row in history],
-        "Chain displacement, σ": [row.displacement for row in history],
-        "Langevin step size": [row.step_size for row in history],
-    }
-
-
-def _curve(axes: Any, title: str, values: list[float]) -> None:
+def _curve(axes: Any, title: str, values: Sequence[float | None]) -> None:
+    """One value an iteration, if there is one."""
     axes.set_title(title, fontsize=13, loc="left")
     axes.set_xlabel("iteration", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
-    finite = [value for value in values if math.isfinite(value)]
+    numbers = [math.nan if value is None else value for value in values]
+    finite = [number for number in numbers if math.isfinite(number)]
     if not finite:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "too short for\na reading", ha="center", va="center", fontsize=12, transform=axes.transAxes)
         return
-    axes.plot(range(1, len(values) + 1), values, color=PANELS["after"][1], marker="o" if len(finite) < 3 else None)
+    axes.plot(range(1, len(numbers) + 1), numbers, color=PANELS["after"][1], marker="o" if len(finite) < 3 else None)
     if min(finite) > 0 and max(finite) > 30 * min(finite):  # as the step size may be
         axes.set_yscale("log")
     elif min(finite) >= 0:

@@ -53,16 +53,15 @@ class Witness:
 
     def origin(self, loader: Any, processes: int) -> Origin:
         """The networks, the data and the machine; each of the processes took a batch."""
-        G, D = self._pair.G, self._pair.D
         leaves = [leaf.detach() for leaf in tree_leaves(self._x)]
         dataset, device = getattr(loader, "dataset", None), leaves[0].device
         data = b"".join(leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for leaf in leaves)
         versions = {"torch": str(torch.__version__), "accelerate": importlib.metadata.version("accelerate")}
         return Origin(
-            generator=type(G).__name__,
-            discriminator=type(D).__name__,
-            generator_parameters=sum(p.numel() for p in G.parameters()),
-            discriminator_parameters=sum(p.numel() for p in D.parameters()),
+            generator=type(self._pair.G).__name__,
+            discriminator=type(self._pair.D).__name__,
+            generator_parameters=sum(p.numel() for p in self._pair.G.parameters()),
+            discriminator_parameters=sum(p.numel() for p in self._pair.D.parameters()),
             latent=[list(leaf.shape[1:]) for leaf in tree_leaves(self._z) if isinstance(leaf, Tensor)],
             data=[list(leaf.shape[1:]) for leaf in leaves],
             low=min(float(leaf.min()) for leaf in leaves),

@@ -17,17 +17,13 @@ Samples = dict[str, Tensor]  # "real", "before", "after"
 
 
 def preview(samples: Any) -> Tensor:
-    """The largest tensor of the samples, in float32 on the CPU, in one of the forms that pictures are made of.
-
-    These are images ``(N, 1 or 3, H, W)``, series ``(N, length, channels)`` and vectors ``(N, C)``.
-    """
+    """The largest tensor, as images ``(N, 1 or 3, H, W)``, series ``(N, length, channels)`` or vectors ``(N, C)``."""
     x: Tensor = max(tree_leaves(samples), key=lambda leaf: leaf[0].numel()).detach().float().cpu()
     if x.ndim == 5:
         x = x[:, :, x.shape[2] // 2]  # the middle slice of a volume or a video
     if x.ndim == 4:
-        return interpolate(
-            x[:, : 3 if x.shape[1] >= 3 else 1], [min(WIDEST, side) for side in x.shape[2:]], mode="area"
-        )
+        colours = 3 if x.shape[1] >= 3 else 1
+        return interpolate(x[:, :colours], [min(WIDEST, side) for side in x.shape[2:]], mode="area")
     if x.ndim == 3:
         return x.transpose(1, 2) if x.shape[1] < x.shape[2] else x
     return x.flatten(1)

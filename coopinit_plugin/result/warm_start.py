@@ -76,7 +76,7 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
         """Write the weights, config.json, a few samples, a picture, and README.md, the model card.
 
         A new folder appears whole. In an existing one each file is replaced whole, and :meth:`from_pretrained` refuses
-        files that were not saved together. A README.md that you have edited stays.
+        files that were not saved together. A README.md that you have edited stays. Returns the commit if pushed.
 
         Args:
             save_directory: The folder; it is made if it does not exist.
@@ -85,15 +85,13 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
             model_card_kwargs: The card's metadata, e.g. ``{"license": "mit", "datasets": ["mnist"]}``.
             **push_to_hub_kwargs: Those of :meth:`push_to_hub`.
 
-        Returns:
-            The commit on the Hub, if pushed.
-
         Raises:
             CoopInitError: if the folder cannot be written; this object stays as it is, to be saved elsewhere.
         """
         # The mixin's own deletes the folder's config.json before it writes, so that a failure would cost the old save.
-        target, metadata = Path(save_directory), dict(model_card_kwargs or {})
-        shown = {"repo_id": repo_id or target.absolute().name, **metadata}
+        target = Path(save_directory).absolute()
+        name = repo_id or target.name
+        shown = {"repo_id": name, **(model_card_kwargs or {})}
         with files.appearing_whole(target) as folder:
             picture = folder / files.PICTURE
             try:
@@ -104,11 +102,10 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
             files.write(folder, self, str(self.generate_model_card(picture=picture.exists(), **shown)))
         if not push_to_hub:
             return None
-        metadata.pop("repo_id", None)
-        return self.push_to_hub(repo_id or target.name, model_card_kwargs=metadata, **push_to_hub_kwargs)
+        return self.push_to_hub(name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
 
     def push_to_hub(self, repo_id: str, *, real_samples: bool = False, **kwargs: Any) -> str:
-        """Push the files of :meth:`save_pretrained` to the Hub in one commit.
+        """Push the files of :meth:`save_pretrained` to the Hub in one commit, and return it.
 
         Args:
             repo_id: ``"user/name"``; the repository is made if it does not exist.
@@ -116,9 +113,6 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
                 otherwise: data are not always yours to publish.
             **kwargs: Those of huggingface_hub's ``ModelHubMixin.push_to_hub``: ``private``, ``token``, ``branch``,
                 ``create_pr``, ``commit_message``, ``model_card_kwargs``, ...
-
-        Returns:
-            The commit, as huggingface_hub gives it.
 
         Raises:
             HfHubHTTPError: and huggingface_hub's other errors, as they are; this object is still whole then.
@@ -149,7 +143,7 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
             CoopInitError: if there is no such folder, or files are missing, damaged, not saved together, or not ours.
             HfHubHTTPError: and huggingface_hub's other errors, as they are.
         """
-        # The mixin's own trusts what is in config.json.
+        # The mixin's own trusts config.json.
         name = str(pretrained_model_name_or_path)
         is_folder = os.path.isdir(name)
         is_id = isinstance(pretrained_model_name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
