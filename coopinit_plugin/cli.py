@@ -32,8 +32,6 @@ PAIR is module:function or path/file.py:function, of yours, that returns (G, D, 
   coopinit warm-start nets.py:make -o init --set handover=hinge
   coopinit show init                            what came out
   coopinit push init user/dcgan-init --private
-
-In your script, before the adversarial loop: coopinit_plugin.WarmStart.from_pretrained("init").load_into(G, D)
 """
 
 
