@@ -184,10 +184,16 @@ def test_push_and_show_over_http(here, hub: Hub, capsys):  # noqa: F811
 MISTAKES = {
     "no function named": (["inspect", "networks_of_mine.py"], "'networks_of_mine.py' names no function"),
     "no such file": (["inspect", "nets.py:make"], "nets.py is no file here"),
-    "no such module": (["inspect", "nets:make"], "There is no module nets here"),
-    "no module's name": (["inspect", "a/b:make"], "'a/b' is neither a Python file nor a module's name"),
+    "no such module": (
+        ["inspect", "nets:make"],
+        "nets cannot be imported: ModuleNotFoundError: No module named 'nets'",
+    ),
+    "no module's name": (["inspect", "a/b:make"], "a/b cannot be imported: ModuleNotFoundError"),
     "no such function": (["inspect", "networks_of_mine.py:mak"], "mak does not exist in networks_of_mine.py"),
-    "no function": (["inspect", "networks_of_mine.py:value"], "value is no function"),
+    "no function": (
+        ["inspect", "networks_of_mine.py:value"],
+        "value does not exist in networks_of_mine.py or is no function",
+    ),
     "returns nothing": (["inspect", "networks_of_mine.py:nothing"], "returned a NoneType; expected (G, D, loader)"),
     "returns two": (["inspect", "networks_of_mine.py:two"], "returned a tuple of 2; expected (G, D, loader)"),
     "raises": (["inspect", "networks_of_mine.py:broken"], "failed: ValueError: no such data. With --debug"),
@@ -245,7 +251,7 @@ def test_a_failure_that_is_no_mistake_is_one_line_too(here, hub: Hub, capsys):  
 
 def test_help_teaches(capsys):
     for arguments, expected in (
-        (["--help"], "coopinit warm-start networks.py:make -o init"),
+        (["--help"], "coopinit warm-start nets.py:make -o init"),
         (["inspect", "--help"], "coopinit inspect nets.py:make"),
         (["warm-start", "--help"], "--set handover=hinge"),
         (["push", "--help"], "coopinit push init user/dcgan-init"),

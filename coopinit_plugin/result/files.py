@@ -1,7 +1,4 @@
-"""How a warm start lies in a folder: safetensors and JSON, sealed, so that half a folder is not taken for a whole.
-
-Whatever is read may come from anyone: only the files named here are looked for, and every value is checked.
-"""
+"""A warm start in a folder: safetensors and JSON, sealed by digests. Whatever is read may come from anyone."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import get_type_hints
 from uuid import uuid4
 
 import safetensors
@@ -23,12 +20,15 @@ from coopinit_plugin._version import __version__
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import State
+from coopinit_plugin.result.from_json import from_json
 from coopinit_plugin.result.provenance import Origin
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.thumbnails import Samples, fit_for_pictures
 
 GENERATOR, DISCRIMINATOR, CONFIG = "generator.safetensors", "discriminator.safetensors", "config.json"
 SAMPLES, PICTURE, CARD = "samples.safetensors", "warm_start.png", "README.md"
+TENSORS = (GENERATOR, DISCRIMINATOR, SAMPLES)
+STORY = ("config", "history", "summary", "origin")  # what config.json holds of a warm start
 
 
 @dataclass(eq=False, repr=False)
@@ -39,17 +39,14 @@ class Contents:
     discriminator_state: State
     config: WarmStartConfig
     history: list[StepReport]
-    summary: dict[str, Any]
-    origin: Origin | None = None
+    summary: dict[str, bool | int | float | str | None]
+    origin: Origin
     samples: Samples = field(default_factory=dict)
 
 
 @contextmanager
 def appearing_whole(target: Path) -> Iterator[Path]:
-    """A folder to write into, beside the target, that takes its place at the end.
-
-    A target that does not exist appears at once. In an existing one each file is replaced whole, config.json, the
-    seal, last; its other files stay, and so does a README.md that was edited.
+    """A folder to write into that takes the target's place, or whose files replace its, config.json, the seal, last.
 
     Raises:
         CoopInitError: if the target cannot be written.
@@ -68,37 +65,29 @@ def appearing_whole(target: Path) -> Iterator[Path]:
         for file in sorted(staging.iterdir(), key=lambda file: file.name == CONFIG):
             os.replace(file, target / file.name)
     except OSError as error:
-        raise CoopInitError(
-            f"{target} cannot be written ({error.strerror or error}). The weights are still in this WarmStart: call "
-            "save_pretrained with a folder that you may write to."
-        ) from error
+        why = f"{target} cannot be written ({error.strerror or error})."
+        raise CoopInitError(f"{why} The weights are still here: call save_pretrained with another folder.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_tensors(folder: Path, contents: Contents) -> None:
-    """The safetensors files."""
+def write(folder: Path, contents: Contents, card: str) -> None:
+    """Write the model card, the safetensors files and their seal."""
+    (folder / CARD).write_bytes(card.encode())
     for name, state in ((GENERATOR, contents.generator_state), (DISCRIMINATOR, contents.discriminator_state)):
-        once, aliases = _without_ties(state)
+        names = {id(state[key]): key for key in sorted(state, reverse=True)}  # one name of each tensor
+        aliases = {key: names[id(tensor)] for key, tensor in state.items() if names[id(tensor)] != key}
+        once = {key: tensor for key, tensor in state.items() if key not in aliases}
         safetensors.torch.save_file(once, folder / name, metadata={"format": "pt", **aliases})
     if contents.samples:
         safetensors.torch.save_file(contents.samples, folder / SAMPLES)
-
-
-def write_seal(folder: Path, contents: Contents) -> None:
-    """config.json, with the digests of the files that are there."""
-    tensors = [name for name in (GENERATOR, DISCRIMINATOR, SAMPLES) if (folder / name).exists()]
-    columns = [column.name for column in fields(StepReport)]
     told = {
         "coopinit_plugin": __version__,
-        "config": asdict(contents.config),
-        "summary": contents.summary,
-        "origin": contents.origin and asdict(contents.origin),
-        "sha256": {name: _digest(folder / name) for name in tensors},
+        **{name: getattr(contents, name) for name in STORY},
+        "sha256": {key: _digest(folder / key) for key in TENSORS if (folder / key).exists()},
         "card": _digest(folder / CARD),
-        "history": {name: [getattr(row, name) for row in contents.history] for name in columns},
     }
-    (folder / CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(told, default=asdict, indent=1) + "\n", encoding="utf-8")
 
 
 def read(name: str, file: Callable[[str], Path]) -> Contents:
@@ -108,96 +97,44 @@ def read(name: str, file: Callable[[str], Path]) -> Contents:
         CoopInitError: if files are damaged, not saved together, or not ours.
     """
     path = file(CONFIG)
-    told: Any = None
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        digests = {key: told["sha256"][key] for key in (GENERATOR, DISCRIMINATOR)}
-        if SAMPLES in told["sha256"]:
-            digests[SAMPLES] = told["sha256"][SAMPLES]
-        summary, history = dict(told["summary"]), dict(told["history"])
-        _refuse_other([*summary.values()], (bool, int, float, str))
-        _refuse_other([value for column in history.values() for value in column], (int, float))
-        rows = [StepReport(**dict(zip(history, row, strict=True))) for row in zip(*history.values(), strict=True)]
-        origin = None if told.get("origin") is None else Origin.read(told["origin"])
-        config = WarmStartConfig(**told["config"])
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, CoopInitError) as error:
-        raise _not_ours(name, told, error) from error
-    states = {}
-    for key, digest in digests.items():
-        part = file(key)
-        if _digest(part) != digest:
-            raise CoopInitError(
-                f"{name}: {key} is not the file that {CONFIG} was saved with; the folder is half written or a "
-                "file was damaged or exchanged. Save again with result.save_pretrained(...), or download again "
-                "with force_download=True."
-            )
-        states[key] = _with_ties(part)
-    samples = states.get(SAMPLES, {})
-    samples = samples if fit_for_pictures(samples) else {}
-    return Contents(states[GENERATOR], states[DISCRIMINATOR], config, rows, summary, origin, samples)
-
-
-def in_folder(folder: str, name: str) -> Path:
-    """The file in a local folder, or an error that says what was expected there."""
-    path = Path(folder) / name
-    if not path.is_file():
+        told = json.loads(path.read_bytes())
+        story = {key: from_json(kind, told[key]) for key, kind in get_type_hints(Contents).items() if key in STORY}
+        sealed = from_json(dict[str, str], told["sha256"])
+        digests = {key: sealed[key] for key in TENSORS if key != SAMPLES or key in sealed}
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError, CoopInitError) as error:
         raise CoopInitError(
-            f"{folder} has no {name}: no warm start was saved there, or only half of one. Expected {GENERATOR}, "
-            f"{DISCRIMINATOR} and {CONFIG}, as result.save_pretrained({folder!r}) writes them."
+            f"{name}: its {CONFIG} was not written by coopinit_plugin, or not by version {__version__} "
+            f"({type(error).__name__}: {error!s:.400}). Give a folder or repository that "
+            "WarmStart.save_pretrained wrote, or get the newest version: pip install -U coopinit_plugin"
+        ) from error
+    generator, discriminator, *rest = [_tensors(name, file(key), digest) for key, digest in digests.items()]
+    return Contents(generator, discriminator, samples=next(filter(fit_for_pictures, rest), {}), **story)
+
+
+def _tensors(name: str, path: Path, digest: str) -> State:
+    """The tensors of a file that the seal knows, tied ones under all their names."""
+    if _digest(path) != digest:
+        raise CoopInitError(
+            f"{name}: {path.name} is not the file that {CONFIG} was saved with; the folder is half written or a file "
+            "was damaged. Save again with result.save_pretrained(...), or download again with force_download=True."
         )
-    return path
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            aliases = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise CoopInitError(f"{path} is no whole safetensors file: {error}. Save or download it again.") from error
+    return {**state, **{key: state[kept] for key, kept in aliases.items() if kept in state and key != "format"}}
 
 
 def _digest(file: Path) -> str:
-    """SHA-256, read in pieces."""
-    found = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _has_own_card(folder: Path) -> bool:
     """Whether README.md is the user's: written or changed by hand since it was saved."""
     try:
-        return bool(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["card"] != _digest(folder / CARD))
+        return bool(json.loads((folder / CONFIG).read_bytes())["card"] != _digest(folder / CARD))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return (folder / CARD).exists()
-
-
-def _without_ties(state: State) -> tuple[State, dict[str, str]]:
-    """One name for each tensor, and ``{other name: kept name}``, as safetensors' own save_model writes it."""
-    first: dict[int, str] = {}
-    names = {key: first.setdefault(id(state[key]), key) for key in sorted(state)}
-    once = {key: state[key] for key, kept in names.items() if key == kept}
-    return once, {key: kept for key, kept in names.items() if key != kept}
-
-
-def _with_ties(path: Path) -> State:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-            aliases = {key: kept for key, kept in (file.metadata() or {}).items() if kept in state and key != "format"}
-    except safetensors.SafetensorError as error:
-        raise CoopInitError(f"{path} is no whole safetensors file: {error}. Save or download it again.") from error
-    return {**state, **{key: state[kept] for key, kept in aliases.items()}}
-
-
-def _refuse_other(values: list[Any], kinds: tuple[type, ...]) -> None:
-    for value in values:
-        if value is not None and not isinstance(value, kinds):
-            raise TypeError(f"{value!r:.80} is a {type(value).__name__}")
-
-
-def _not_ours(name: str, told: Any, error: Exception) -> CoopInitError:
-    theirs = told.get("coopinit_plugin") if isinstance(told, dict) else None
-    reason = f"{type(error).__name__}: {error}"[:400]
-    if isinstance(theirs, str) and theirs != __version__:
-        return CoopInitError(
-            f"{name}: its {CONFIG} was written by coopinit_plugin {theirs[:40]}, which this version, {__version__}, "
-            f"does not understand ({reason}). Install that one: pip install -U coopinit_plugin"
-        )
-    return CoopInitError(
-        f"{name}: its {CONFIG} was not written by coopinit_plugin, or only half of it ({reason}). Give a folder or "
-        "repository made by WarmStart.save_pretrained or push_to_hub."
-    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import platform
-from collections.abc import Callable
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,29 +37,9 @@ class Origin:
     device: str
     versions: dict[str, str]
 
-    @classmethod
-    def read(cls, told: dict[str, Any]) -> Origin:
-        """From JSON that may hold anything; what this version does not know is left out.
-
-        Raises:
-            KeyError, TypeError, ValueError: if something is missing or of the wrong kind.
-        """
-        kinds: dict[str, Callable[[Any], Any]] = {
-            **dict.fromkeys(("generator", "discriminator", "first_batch", "device"), str),
-            **dict.fromkeys(("generator_parameters", "discriminator_parameters", "batch"), int),
-            **dict.fromkeys(("latent", "data"), lambda shapes: [[int(size) for size in shape] for shape in shapes]),
-            **dict.fromkeys(("low", "high"), float),
-            "samples": lambda count: None if count is None else int(count),
-            "versions": lambda found: {str(name): str(version) for name, version in found.items()},
-        }
-        return cls(**{name: kind(told[name]) for name, kind in kinds.items()})
-
 
 class Witness:
-    """Sees the warm-up begin and end, and leaves no trace: buffers, flags and random generators are put back.
-
-    It is made before the first iteration. The seed makes latents and G's own noise the same before and after.
-    """
+    """Sees the warm-up begin and end, from the same latents, and puts back what looking on moves in G."""
 
     def __init__(self, pair: Pair, batch: Any, seed: int, device: torch.device) -> None:
         self._pair, self._seed = pair, seed
@@ -74,32 +53,24 @@ class Witness:
 
     def origin(self, loader: Any, processes: int) -> Origin:
         """The networks, the data and the machine; each of the processes took a batch."""
-        G, D = self._pair.G, self._pair.D
         leaves = [leaf.detach() for leaf in tree_leaves(self._x)]
-        dataset: Any = getattr(loader, "dataset", None)
-        device = leaves[0].device
-        digest = hashlib.sha256()
-        for leaf in leaves:
-            digest.update(leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        dataset, device = getattr(loader, "dataset", None), leaves[0].device
+        data = b"".join(leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for leaf in leaves)
+        versions = {"torch": str(torch.__version__), "accelerate": importlib.metadata.version("accelerate")}
         return Origin(
-            generator=type(G).__name__,
-            discriminator=type(D).__name__,
-            generator_parameters=sum(p.numel() for p in G.parameters()),
-            discriminator_parameters=sum(p.numel() for p in D.parameters()),
+            generator=type(self._pair.G).__name__,
+            discriminator=type(self._pair.D).__name__,
+            generator_parameters=sum(p.numel() for p in self._pair.G.parameters()),
+            discriminator_parameters=sum(p.numel() for p in self._pair.D.parameters()),
             latent=[list(leaf.shape[1:]) for leaf in tree_leaves(self._z) if isinstance(leaf, Tensor)],
             data=[list(leaf.shape[1:]) for leaf in leaves],
             low=min(float(leaf.min()) for leaf in leaves),
             high=max(float(leaf.max()) for leaf in leaves),
             batch=len(leaves[0]) * processes,
-            samples=len(dataset) if hasattr(dataset, "__len__") else None,
-            first_batch=digest.hexdigest(),
+            samples=len(dataset) if isinstance(dataset, Sized) else None,
+            first_batch=hashlib.sha256(data).hexdigest(),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            versions={
-                "coopinit_plugin": __version__,
-                "torch": str(torch.__version__),
-                "accelerate": importlib.metadata.version("accelerate"),
-                "python": platform.python_version(),
-            },
+            versions={"coopinit_plugin": __version__, **versions},
         )
 
     def _generated(self) -> Tensor:

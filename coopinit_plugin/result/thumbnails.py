@@ -17,19 +17,13 @@ Samples = dict[str, Tensor]  # "real", "before", "after"
 
 
 def preview(samples: Any) -> Tensor:
-    """The largest tensor of the samples, in float32 on the CPU, in one of the forms that pictures are made of.
-
-    These are images ``(N, 1 or 3, H, W)``, series ``(N, length, channels)`` and vectors ``(N, C)``.
-    """
+    """The largest tensor, as images ``(N, 1 or 3, H, W)``, series ``(N, length, channels)`` or vectors ``(N, C)``."""
     x: Tensor = max(tree_leaves(samples), key=lambda leaf: leaf[0].numel()).detach().float().cpu()
     if x.ndim == 5:
         x = x[:, :, x.shape[2] // 2]  # the middle slice of a volume or a video
     if x.ndim == 4:
-        if x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
-            x = x.permute(0, 3, 1, 2)
-        x = x[:, :3] if x.shape[1] >= 3 else x[:, :1]
-        size = [min(WIDEST, side) for side in x.shape[2:]]
-        return x if list(x.shape[2:]) == size else interpolate(x, size, mode="area")
+        colours = 3 if x.shape[1] >= 3 else 1
+        return interpolate(x[:, :colours], [min(WIDEST, side) for side in x.shape[2:]], mode="area")
     if x.ndim == 3:
         return x.transpose(1, 2) if x.shape[1] < x.shape[2] else x
     return x.flatten(1)
@@ -39,29 +33,19 @@ def pack(**sets: Tensor) -> Samples:
     """As many samples of each set as fit, images in half precision; nothing if not even one fits."""
     x = next(iter(sets.values()))
     count = min(len(x), VECTORS if x.ndim == 2 else OTHERS, NUMBERS // x[0].numel())
-    if count == 0:
-        return {}
     kept = torch.float16 if x.ndim == 4 else torch.float32
     most = torch.finfo(kept).max
-    return {name: torch.nan_to_num(x[:count]).clamp(-most, most).to(kept).contiguous() for name, x in sets.items()}
+    small = {name: torch.nan_to_num(x[:count]).clamp(-most, most).to(kept).contiguous() for name, x in sets.items()}
+    return small if count else {}
 
 
 def fit_for_pictures(samples: Samples) -> bool:
-    """Whether tensors read from a file of any origin are what :func:`pack` makes."""
-    return (
-        set(samples) <= {"real", "before", "after"}
-        and len({value.shape[1:] for value in samples.values()}) == 1
-        and all(
-            2 <= value.ndim <= 4
-            and value.numel() > 0
-            and (value.ndim < 4 or value.shape[1] in (1, 3))
-            and value.dtype in (torch.float16, torch.float32)
-            and bool(torch.isfinite(value).all())
-            for value in samples.values()
-        )
+    """Whether tensors read from a file of any origin are such as :func:`pack` makes."""
+    return set(samples) <= {"real", "before", "after"} and all(
+        (x.ndim in (2, 3) or (x.ndim == 4 and x.shape[1] in (1, 3)))
+        and x.shape[1:] == next(iter(samples.values())).shape[1:]
+        and x.numel() > 0
+        and x.dtype in (torch.float16, torch.float32)
+        and bool(x.isfinite().all())
+        for x in samples.values()
     )
-
-
-def without_real(samples: Samples) -> Samples:
-    """The generated ones alone."""
-    return {name: value for name, value in samples.items() if name != "real"}

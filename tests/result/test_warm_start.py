@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations
 
 from coopinit_plugin import CoopInitError, StepReport, WarmStart, WarmStartConfig, warm_start
 from coopinit_plugin.host.networks import cpu_copy, state_of
+from coopinit_plugin.result.provenance import Origin
 
 FILES = ("generator.safetensors", "discriminator.safetensors", "config.json")
 
@@ -30,7 +31,9 @@ def result_of(G: nn.Module, D: nn.Module) -> WarmStart:
         StepReport(1, 0.5, -1 / 3, 1e-30, 2.0, 2, 0.1, None, 0.25),
         StepReport(2, 0.1, 0.2, 0.3, 1.5, 3, 0.1, 0.625, 0.5),
     ]
-    return WarmStart(cpu_copy(state_of(G)), cpu_copy(state_of(D)), config, rows, {"iterations": 2, "seconds": 1 / 3})
+    summary = {"iterations": 2, "seconds": 1 / 3}
+    origin = Origin("G", "D", 1000, 2000, [[3]], [[2]], 0.0, 1.0, 32, None, "0" * 64, "cpu", {"torch": "2.6.0"})
+    return WarmStart(cpu_copy(state_of(G)), cpu_copy(state_of(D)), config, rows, summary, origin)
 
 
 def tied_pair():
@@ -295,8 +298,8 @@ def test_a_config_of_someone_else_is_refused(saved, text):
     [
         lambda told: told["config"].update(iterations=-3),
         lambda told: told["config"].update(of_a_later_version=1),
-        lambda told: told["history"].update(real=[1.0]),
-        lambda told: told["history"].pop("real"),
+        lambda told: told["history"][0].update(of_a_later_version=1),
+        lambda told: told["history"][0].pop("real"),
         lambda told: told.pop("summary"),
         lambda told: told.update(history=None),
         lambda told: told.update(sha256=[]),
