@@ -89,14 +89,14 @@ def batch_size(batch: Any) -> int | None:
 
 def move(nest: Any, device: torch.device | None) -> Any:
     """Everything in the nest that can be moved, on the device, and half precision made single, as the networks are."""
-
-    def to(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
-        return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
-
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
         return {key: move(value, device) for key, value in nest.items()}
     if is_dataclass(nest) and not isinstance(nest, type):
         return replace(nest, **{field.name: move(getattr(nest, field.name), device) for field in fields(nest)})
-    return to(nest) if isinstance(nest, Tensor) else tree_map(to, nest)
+    return tree_map(lambda leaf: _moved(leaf, device), nest)
+
+
+def _moved(leaf: Any, device: torch.device | None) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
+    return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs

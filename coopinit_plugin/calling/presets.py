@@ -109,7 +109,7 @@ def biggan(dim_z: int = 128) -> Adapter:
     """
     return Adapter(
         latent=lambda n, device, batch: (torch.randn(n, dim_z, device=device), batch[1]),
-        generate=lambda G, z: G(z[0], G.shared(z[1])),
+        generate=lambda G, z: G(z[0], G.get_submodule("shared")(z[1])),
         score=lambda D, x, z, batch: D(x, batch[1]),
         d_loss=LOSSES["hinge"],
     )
