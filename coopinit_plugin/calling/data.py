@@ -77,7 +77,7 @@ def _no_data(batch: Any, named: list[Part]) -> CoopInitError:
         return unclear(seen, line(real=[*attributes, 'batch["image"]'][0]))
     shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named)
     if whole := [part for part in named if part.tensor.ndim >= 3]:
-        seen = f"The data are whole numbers ({shown}), but expected is floating point in the range that G produces."
+        seen = f"The data are whole numbers ({shown}); expected floating point in the range that G produces."
         return unclear(f"{seen} How does your loop scale them?", line(real=f"{whole[0].name}.float() / 127.5 - 1"))
     expected = (
         "Expected a floating-point tensor of shape (N, ...), such as images (N, C, H, W); these look like labels."

@@ -77,8 +77,8 @@ def _refuse_translation(held: Held, z: Any, out: Any) -> None:
     shapes = {leaf.shape for leaf in tree_leaves(z)}
     made = {part.tensor.shape for part in parts(out)}
     for part in held.others:
-        others = [other for other in held.data if held.real is not None or other.keys != part.keys]
-        if could_be_data(part) and part.tensor.shape in shapes and any(o.tensor.shape in made for o in others):
+        rivals = {other.tensor.shape for other in held.data if held.real is not None or other.keys != part.keys}
+        if could_be_data(part) and part.tensor.shape in shapes and rivals & made:
             noise = f"torch.randn(n, {', '.join(map(str, part.tensor.shape[1:]))}, device=device)"
             ask = f"Does G translate {part.name}, or does it start from noise? It takes both, {describe(z)}."
             raise unclear(ask, line(latent=part.name), line(latent=noise))
