@@ -86,12 +86,10 @@ def conditions_of(
         raise unclear(f"Which of these are {letter}'s {kind}: {shown}?", _beside(letter, found[0].name))
     if labels:
         return _labels(name, position, labels[0], embedding, count)
-    return [
-        Condition(
-            name, position, partial(get, keys=part.keys), f"{part.name}, as it is", part.tensor.shape[1], part.keys
-        )
-        for part in found
+    taken = [
+        (partial(get, keys=part.keys), f"{part.name}, as it is", part.tensor.shape[1], part.keys) for part in found
     ]
+    return [Condition(name, position, *how) for how in taken]
 
 
 def _nothing(batch: Any) -> Tensor:
@@ -107,9 +105,10 @@ def _labels(
     def form(take: Callable[[Tensor], Tensor], how: str, width: int | None = None) -> Condition:
         return Condition(name, position, lambda batch: take(get(batch, keys)), f"{part.name}, {how}", width)
 
+    if embedding is not None and rows:
+        return [form(lambda y: y.argmax(1), "one-hot, as class numbers", embedding.embedding_dim)]
     if embedding is not None:
-        to_numbers = (lambda y: y.argmax(1)) if rows else (lambda y: y.flatten().long())
-        return [form(to_numbers, "one-hot, as class numbers" if rows else "class numbers", embedding.embedding_dim)]
+        return [form(lambda y: y.flatten().long(), "class numbers", embedding.embedding_dim)]
     if rows:
         return [form(lambda y: y.float(), "one-hot", int(part.tensor.shape[1]))]
     given = form(lambda y: y, "as the loader gives it")

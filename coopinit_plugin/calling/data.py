@@ -189,14 +189,11 @@ def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[
         low, high = float(theirs.min()), float(theirs.max())
         start = f"of the data; G starts at [{float(ours.min()):.3g}, {float(ours.max()):.3g}]"
         rows.append(("range", f"[{low:.3g}, {high:.3g}]", start))
-    last = [child for child in G.modules() if not list(child.children())][-1:]
-    if len(rows) > 1 or not last or not isinstance(last[0], (nn.Tanh, nn.Sigmoid)):
+    *_, last = G.modules()
+    if len(rows) > 1 or not isinstance(last, (nn.Tanh, nn.Sigmoid)):
         return rows, []
-    bottom = -1.0 if isinstance(last[0], nn.Tanh) else 0.0
-    spans, slack = (
-        f"G's output spans [{bottom:g}, 1] ({type(last[0]).__name__.lower()}), your data",
-        0.01 * (1 - bottom),
-    )
+    bottom = -1.0 if isinstance(last, nn.Tanh) else 0.0
+    spans, slack = f"G's output spans [{bottom:g}, 1] ({type(last).__name__.lower()}), your data", 0.01 * (1 - bottom)
     if low < bottom - slack or high > 1 + slack:
         scaled = line(real=f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2")
         return rows, [f"{spans} {rows[0][1]}: G can never reach them. Scale them as your loop does, e.g. {scaled}."]

@@ -62,11 +62,10 @@ def find(
         pick, how = pick_score(out, n, shapes, unit)
         call, f = (lambda D, x, z, batch: pick(whole(D, x, z, batch))), pick(out)
     _check(f)
-    before = logit(call, f, record, sigmoids)
-    rows.append(("D's score", describe(f), f"{how}; {before[1]}" if before else how))
-    if before is not None:
-        return Scored(before[0], True, rows, [])
-    return Scored(call, False, rows, [] if given.score is not None else _warnings(f, how))
+    if (before := logit(call, f, record, sigmoids)) is not None:
+        return Scored(before[0], True, [*rows, ("D's score", describe(f), f"{how}; {before[1]}")], [])
+    doubts = _warnings(f, how) if given.score is None else []
+    return Scored(call, False, [*rows, ("D's score", describe(f), how)], doubts)
 
 
 def _warnings(f: Tensor, how: str) -> list[str]:
@@ -138,7 +137,7 @@ def _width(first: First, x: Tensor, n: int) -> tuple[str, list[str]] | None:
         return f"{width} numbers: x flattened?", ["D(x.flatten(1))"]
     has = f"{width} numbers, x has {size}"
     if width < size:
-        return f"{has}.", ["D(x, batch[1])", JOINED]
+        return f"{has}.", ["..."]
     if width % size:
         labels = f"torch.nn.functional.one_hot(batch[1], {width - size}).float()"
         return f"{has}: a condition joined to x?", [f"D(torch.cat([x, {labels}], 1))"]
