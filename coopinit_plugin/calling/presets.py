@@ -35,7 +35,8 @@ from torch import Tensor
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.method.logit_map import LOSSES
 
-_BYTES = Adapter(real=lambda batch: batch[0].float() / 127.5 - 1)  # what the presets of several codebases share
+_BYTES = Adapter(real=lambda batch: batch[0].float() / 127.5 - 1)  # whole numbers, which the loop scales
+# The hinge loss of a D that is low on real.
 _LOW = Adapter(real_is_high=False, d_loss=lambda f_real, f_fake: LOSSES["hinge"](-f_real, -f_fake))
 
 
