@@ -22,7 +22,12 @@ from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.pair import detached, per_sample, release_graphs
 from coopinit_plugin.nests import describe
 
-TELLING = re.compile("norm|dropout|rnn|lstm|gru|minibatch|stddev", re.IGNORECASE)  # layers that the table names
+TELLING = {  # names of layers that matter to the warm-up, and what the table says of them
+    "spectralnorm": "spectral norm",
+    "weightnorm": "weight norm",
+    "minibatch|stddev": "{} (sees the batch as a whole)",
+    "norm|dropout|rnn|lstm|gru": "{}",
+}
 CLEAR = 1.0  # a difference of mean logits that a fresh D does not show
 ABSURD = 1e4  # one that no trained D shows: a spectral norm's random vectors, which no training pass has turned yet
 
@@ -106,10 +111,11 @@ def _upside_down(score: Call, D: nn.Module, x: Any, fake: Any, z: Any, batch: An
 
 
 def _traits(letter: str, module: nn.Module) -> Row:
-    """The network's class and size, and the kinds of its layers that matter to the warm-up."""
+    """The network's class and size, and its layers that matter to the warm-up."""
     hooks = [hook for child in module.modules() for hook in child._forward_pre_hooks.values()]
     names = {type(part).__name__.strip("_") for part in [*module.modules(), *hooks] if part is not module}
+    said = [[how.format(name) for word, how in TELLING.items() if re.search(word, name.lower())] for name in names]
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     held = sum(size for size, trained in sizes if not trained)
     value = f"{type(module).__name__}, {sum(size for size, _ in sizes):,} parameters"
-    return letter, value + f", {held:,} of them frozen" * bool(held), ", ".join(sorted(filter(TELLING.search, names)))
+    return letter, value + f", {held:,} of them frozen" * bool(held), ", ".join(sorted({h[0] for h in said if h}))
