@@ -40,8 +40,7 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
         rows.append(("loader", f"{type(loader).__name__}, an iterator", "this batch was taken out of it"))
     for letter, module in (("G", generator), ("D", discriminator)):
         if (plain := unwrap(module)) is not module:
-            how = f"seen through, to {type(plain).__name__}"
-            rows.append((f"wrapper of {letter}", type(module).__name__, how))
+            rows.append((f"wrapper of {letter}", type(module).__name__, f"seen through, to {type(plain).__name__}"))
         if not any(parameter.requires_grad for parameter in module.parameters()):
             rows.append((f"{letter}'s flags", "all frozen", "trained in the warm-up all the same; the flags stay"))
     return dataclasses.replace(found, findings=tuple(rows))

@@ -22,16 +22,17 @@ class Part(NamedTuple):
     tensor: Tensor
 
 
+def items(nest: Any) -> dict[Any, Any]:
+    """What a mapping, list or tuple holds, by key or index; nothing for any other value."""
+    return dict(nest if isinstance(nest, Mapping) else enumerate(nest if isinstance(nest, (list, tuple)) else ()))
+
+
 def parts(nest: Any, root: str = "batch", keys: tuple[Any, ...] = ()) -> Iterator[Part]:
     """Each tensor in nested lists, tuples and mappings."""
     if isinstance(nest, Tensor):
         yield Part(root + "".join(f"[{key!r}]" for key in keys), keys, nest)
-    elif isinstance(nest, Mapping):
-        for key in nest:
-            yield from parts(nest[key], root, (*keys, key))
-    elif isinstance(nest, (list, tuple)):
-        for index, value in enumerate(nest):
-            yield from parts(value, root, (*keys, index))
+    for key, value in items(nest).items():
+        yield from parts(value, root, (*keys, key))
 
 
 def get(nest: Any, keys: tuple[Any, ...]) -> Any:
@@ -41,12 +42,10 @@ def get(nest: Any, keys: tuple[Any, ...]) -> Any:
 
 def only_tensors(nest: Any) -> Any:
     """The nest as plain dicts, lists and tuples, without what is no tensor."""
-    if isinstance(nest, Mapping):
-        return {key: only_tensors(value) for key, value in nest.items() if any(True for _ in parts(value))}
-    if isinstance(nest, (list, tuple)):
-        kept = [only_tensors(value) for value in nest if any(True for _ in parts(value))]
-        return kept if isinstance(nest, list) else tuple(kept)
-    return nest
+    if isinstance(nest, Tensor):
+        return nest
+    kept = {key: only_tensors(value) for key, value in items(nest).items() if any(parts(value))}
+    return kept if isinstance(nest, Mapping) else list(kept.values()) if isinstance(nest, list) else (*kept.values(),)
 
 
 def could_be_data(part: Part) -> bool:
@@ -58,10 +57,10 @@ def could_be_data(part: Part) -> bool:
 def could_be_labels(part: Part) -> bool:
     """Whole numbers, one a sample, or one-hot rows."""
     tensor = part.tensor
+    if tensor.ndim == 2 and tensor.shape[1] > 1:
+        return bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
     whole = not tensor.is_floating_point() and not tensor.is_complex()
-    if tensor.ndim != 2 or tensor.shape[1] < 2:
-        return whole and (tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1))
-    return bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
+    return whole and tensor.ndim > 0 and tensor.shape[1:] in ((), (1,))
 
 
 def describe(value: Any) -> str:
@@ -72,9 +71,8 @@ def describe(value: Any) -> str:
         return "{" + ", ".join(f"{key!r}: {describe(part)}" for key, part in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         shown = [describe(part) for part in value[:8]] + (["..."] if len(value) > 8 else [])
-        if len(value) > 1 and len(set(shown)) == 1:
-            shown = [f"{len(value)} of {shown[0]}"]
-        return f"[{', '.join(shown)}]" if isinstance(value, list) else f"({', '.join(shown)})"
+        text = f"{len(value)} of {shown[0]}" if len(value) > 1 and len(set(shown)) == 1 else ", ".join(shown)
+        return f"[{text}]" if isinstance(value, list) else f"({text})"
     return type(value).__name__
 
 
@@ -91,14 +89,14 @@ def batch_size(batch: Any) -> int | None:
 
 def move(nest: Any, device: torch.device | None) -> Any:
     """Everything in the nest that can be moved, on the device, and half precision made single, as the networks are."""
-
-    def to(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
-        return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
-
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
         return {key: move(value, device) for key, value in nest.items()}
     if is_dataclass(nest) and not isinstance(nest, type):
         return replace(nest, **{field.name: move(getattr(nest, field.name), device) for field in fields(nest)})
-    return to(nest) if isinstance(nest, Tensor) else tree_map(to, nest)
+    return tree_map(lambda leaf: _moved(leaf, device), nest)
+
+
+def _moved(leaf: Any, device: torch.device | None) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
+    return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.logit_map import LOSSES, Loss
@@ -120,9 +120,8 @@ def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
         >>> infer_sign(lambda real, fake: torch.relu(1 - real).mean() + torch.relu(1 + fake).mean())
         True
     """
-    high, low = torch.ones(4, 1), -torch.ones(4, 1)
-    of_logits = loss_of_logits(d_loss)
-    up, down = float(of_logits(high, low)), float(of_logits(low, high))
+    high, of_logits = torch.ones(4, 1), loss_of_logits(d_loss)
+    up, down = float(of_logits(high, -high)), float(of_logits(-high, high))
     if up == down or up != up or down != down:
         raise CoopInitError(
             f"infer_sign: d_loss gave {up:g} at f(real) = +1, f(fake) = -1 and {down:g} at the reverse, which tells no "
@@ -141,8 +140,7 @@ def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
     def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
         nonlocal on_probabilities
         if on_probabilities is None:
-            above, below = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
-            on_probabilities = _fails(d_loss, above, below) or _fails(d_loss, -above, -below)
+            on_probabilities = _fails_on_logits(d_loss, f_real, f_fake)
         with users_hook("d_loss", f"scores of shape {tuple(f_real.shape)}"):
             if on_probabilities:
                 return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
@@ -151,19 +149,18 @@ def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
     return loss
 
 
-def _fails(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
+def _fails_on_logits(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
+    above, below = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
     try:
-        return bool(torch.isnan(d_loss(f_real, f_fake)).any())
+        return any(bool(torch.isnan(d_loss(sign * above, sign * below)).any()) for sign in (1, -1))
     except Exception:
         return True
 
 
 def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss | None]:
-    """Which adversarial loss follows: its kind, and D's loss as a function of signed logits, if it has one.
+    """The kind of adversarial loss that follows, and D's loss as a function of signed logits, if it has one.
 
-    Args:
-        asked: ``WarmStartConfig.handover``.
-        adapter: Complete. If "auto" was asked, its `d_loss` decides, or else whether D ends in a sigmoid.
+    "auto" is decided by the adapter: by its `d_loss`, or else by whether D ends in a sigmoid.
     """
     if asked != "auto":
         return asked, LOSSES.get(asked)
@@ -178,22 +175,12 @@ def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss | None]:
 def bound(
     G: nn.Module, D: nn.Module, adapter: Adapter, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Pair:
-    """G and D as the method calls them.
-
-    Args:
-        G: The generator, a plain module.
-        D: The discriminator, a plain module.
-        adapter: Complete, as :func:`coopinit_plugin.inspect` gives it.
-        precision: The context in which both are run, e.g. autocast; what comes out is in single precision.
-
-    Raises:
-        CoopInitError: if a hook is missing.
-    """
+    """G and D, plain modules, as the method calls them: run in `precision`, e.g. autocast, giving single precision."""
     hooks = {name: getattr(adapter, name) for name in ("real", "latent", "generate", "score")}
     if missing := [name for name, hook in hooks.items() if hook is None]:
         raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
     real, latent, generate, score = hooks.values()
-    works_in_place: bool | None = None  # whether D's first layer changes its input; D's first pass shows it
+    after_d_step, mask = adapter.after_d_step or (lambda D: None), adapter.mask
 
     def generated(z: Any) -> Any:
         release_graphs(G)
@@ -201,16 +188,11 @@ def bound(
             return move(generate(G, fresh(z)), None)
 
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
-        nonlocal works_in_place
-        if works_in_place is not False:
-            x = tree_map(torch.clone, x)
+        own = tree_map(torch.clone, x)  # for a D whose first layer works in place
         with precision():
-            f: Tensor = move(score(D, x, fresh(z), batch), None)
-        if works_in_place is None:
-            works_in_place = any(leaf._version for leaf in tree_leaves(x))
+            f: Tensor = move(score(D, own, fresh(z), batch), None)
         return f if adapter.real_is_high else -f
 
-    after_d_step, mask = adapter.after_d_step or (lambda D: None), adapter.mask
     return Pair(
         *(G, D),
         real=lambda batch: move(real(batch), None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect as signatures
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class Condition:
     keys: tuple[Any, ...] | None = None  # where it stands in the batch, if it is taken as it is and could be data, too
 
     def call(self, module: nn.Module, x: Any, c: Any) -> Any:
-        """The network on x, the condition where it belongs."""
+        """The network's output for x, the condition where it belongs."""
         if self.position is None:
             return module(x, **{self.name: c})
         return module(c, x) if self.position == 0 else module(x, c)
@@ -49,11 +50,8 @@ class Condition:
 
 def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
     """Names of forward's positional arguments: the required ones, and the optional ones."""
-    found = [
-        a
-        for a in signatures.signature(module.forward).parameters.values()
-        if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)
-    ]
+    every = signatures.signature(module.forward).parameters.values()
+    found = [a for a in every if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
     return [a.name for a in found if a.default is a.empty], [a.name for a in found if a.default is not a.empty]
 
 
@@ -69,37 +67,33 @@ def conditions_of(
     embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
     required, optional = arguments(module)
     position = next((i for i, name in enumerate(required) if name.lower() in CONDITIONS and len(required) > 1), None)
-    wanted = [name for name in optional if name.lower() in CONDITIONS]
-    if position is not None:
-        name = required[position]
-    elif wanted and len(required) == 1 and labels and (embedding is not None or count):
-        name = wanted[0]
-    else:
+    passed = len(required) == 1 and labels and (embedding is not None or count)
+    names = [name for name in optional if name.lower() in CONDITIONS and passed]
+    if position is None and not names:
         return []
+    name = names[0] if position is None else required[position]
     without_classes = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
     if count == 0 or (count is None and without_classes):
         return [Condition(name, position, _nothing, "none, as (N, 0)", 0)]
     found = labels or [part for part in named if could_be_data(part) and part.keys != data]
-    if not found or (not labels and data is None and len(found) < 2):
+    known = bool(labels) or data is not None  # else one of those found is the data
+    if len(found) < (1 if known else 2):
         seen = f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch."
-        ask = f"{seen} Let the loader yield (x, label), or say what your loop passes."
-        raise unclear(ask, _beside(letter, "batch[1]"))
-    if len(found) > 1 and (labels or data is not None):
-        names = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
+        raise unclear(f"{seen} Let the loader yield (x, label), or say what your loop passes.", _beside(letter))
+    if len(found) > 1 and known:
+        shown = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
         kind = "labels" if labels else "condition"
-        raise unclear(f"Which of these are {letter}'s {kind}: {names}?", _beside(letter, found[0].name))
+        raise unclear(f"Which of these are {letter}'s {kind}: {shown}?", _beside(letter, found[0].name))
     if labels:
         return _labels(name, position, labels[0], embedding, count)
-    return [_as_it_is(name, position, part) for part in found]
+    taken = [
+        (partial(get, keys=part.keys), f"{part.name}, as it is", part.tensor.shape[1], part.keys) for part in found
+    ]
+    return [Condition(name, position, *how) for how in taken]
 
 
 def _nothing(batch: Any) -> Tensor:
     return torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)
-
-
-def _as_it_is(name: str, position: int | None, part: Part) -> Condition:
-    keys, width = part.keys, int(part.tensor.shape[1])
-    return Condition(name, position, lambda batch: get(batch, keys), f"{part.name}, as it is", width, keys)
 
 
 def _labels(
@@ -123,7 +117,7 @@ def _labels(
     return [form(lambda y: one_hot(y.flatten().long(), count).float(), f"as one-hot rows of {count}", count), given]
 
 
-def _beside(letter: str, name: str) -> str:
+def _beside(letter: str, name: str = "batch[1]") -> str:
     if letter == "G":
         return line(latent=f"(torch.randn(n, 100, device=device), {name})", generate="G(*z)")
     return line(score=f"D(x, {name})")

@@ -72,23 +72,17 @@ def held(batch: Any, real: Hook | None) -> Held:
 def _no_data(batch: Any, named: list[Part]) -> CoopInitError:
     """What is in a batch that holds nothing like data."""
     if not named:
-        attributes = getattr(batch, "__dict__", {})
-        where = f"batch.{next(iter(attributes))}" if attributes else 'batch["image"]'
+        attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
         seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
-        return unclear(seen, line(real=where))
+        return unclear(seen, line(real=[*attributes, 'batch["image"]'][0]))
     shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named)
-    whole = [part for part in named if part.tensor.ndim >= 3]
-    if whole:
-        return unclear(
-            f"The data are whole numbers ({shown}), but D and the Langevin chain need floating point in the range that "
-            "G produces. How does your loop scale them? For a G that ends in tanh perhaps so:",
-            line(real=f"{whole[0].name}.float() / 127.5 - 1"),
-        )
-    return unclear(
-        f"No data found in a batch: {shown}. Expected a floating-point tensor of shape (N, ...), such as images "
-        "(N, C, H, W); these look like labels. Let the loader yield the data, too, or say where they are.",
-        line(real="batch[0]"),
+    if whole := [part for part in named if part.tensor.ndim >= 3]:
+        seen = f"The data are whole numbers ({shown}); expected floating point in the range that G produces."
+        return unclear(f"{seen} How does your loop scale them?", line(real=f"{whole[0].name}.float() / 127.5 - 1"))
+    expected = (
+        "Expected a floating-point tensor of shape (N, ...), such as images (N, C, H, W); these look like labels."
     )
+    return unclear(f"No data found in a batch: {shown}. {expected}", line(real="batch[0]"))
 
 
 def match(held: Held, z: Any, out: Any) -> Match:
@@ -132,11 +126,12 @@ def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
         warnings = (f"{names} have one shape: taken for G's outputs in that order. Else give {line(real='...')}.",)
     how = "given (real)" if held.real else "as G gives them"
     rows = [("data", ", ".join(describe(part.tensor) for part in order), how)]
-    where, back = [part.keys for part in order], [[other.keys for other in order].index(part.keys) for part in data]
-    nest = tree_flatten(only_tensors(out) if held.real is None else held.x)[1]
+    where = [part.keys for part in order]
     if held.real is None:
+        nest = tree_flatten(only_tensors(out))[1]
         taken = lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest)  # noqa: E731
         return Match(taken, only_tensors, rows, warnings=warnings)
+    nest, back = tree_flatten(held.x)[1], [where.index(part.keys) for part in data]
 
     def pick(out: Any) -> Any:
         made = [part.tensor for part in parts(out)]
@@ -151,22 +146,22 @@ def mismatch(data: list[Part], made: list[Part], tried: str = "") -> CoopInitErr
     have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in data)
     reordered = next((body for ours in data for theirs in made if (body := _layout(ours, theirs))), None)
     return unclear(
-        f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so "
-        "their shapes must be the same. Resize or reorder the loader's data, or G; or say how your own loop "
-        f"makes them alike.{tried}",
+        f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so their "
+        f"shapes must be the same. Resize or reorder the loader's data, or G.{tried}",
         line(real=reordered) if reordered else line(real="...", generate="..."),
     )
 
 
 def _layout(ours: Part, theirs: Part) -> str | None:
+    """The data in the shape of G's output, as a user writes it, if they have as many numbers."""
     have, want = tuple(ours.tensor.shape[1:]), tuple(theirs.tensor.shape[1:])
     if math.prod(have) != math.prod(want):
         return None
     if len(want) == 1:
         return f"{ours.name}.flatten(1)"
-    if len(have) == len(want) == 2 and have == want[::-1]:
+    if len(have) == 2 and want == have[::-1]:
         return f"{ours.name}.transpose(1, 2)"
-    if len(have) == len(want) == 3 and have == (*want[1:], want[0]):
+    if len(have) == 3 and want == (have[2], *have[:2]):
         return f"{ours.name}.permute(0, 3, 1, 2)"
     return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
 
@@ -177,16 +172,14 @@ def check(x: Any) -> None:
         if leaf.ndim < 2:
             seen = f"The data have shape {tuple(leaf.shape)}; expected (N, ...) with at least two dimensions."
             raise unclear(f"{seen} Is it one number per sample?", line(real="batch[0].unsqueeze(1)"))
-        if not torch.isfinite(leaf).all():
+        if odd := int((~torch.isfinite(leaf)).sum()):
             raise CoopInitError(
-                f"The data are not finite: {int((~torch.isfinite(leaf)).sum())} of {leaf.numel()} numbers of the "
-                "first batch are NaN or infinite. Clean or drop those samples in the dataset (torch.nan_to_num)."
+                f"The data are not finite: {odd} of {leaf.numel()} numbers of the first batch are NaN or infinite. "
+                "Clean or drop those samples in the dataset (torch.nan_to_num)."
             )
         if leaf.numel() and float(leaf.max()) == float(leaf.min()):
-            raise CoopInitError(
-                f"The data are constant: every number of the first batch is {float(leaf.max()):g}. "
-                "Check the loader's transforms and its scaling."
-            )
+            seen = f"The data are constant: every number of the first batch is {float(leaf.max()):g}."
+            raise CoopInitError(f"{seen} Check the loader's transforms and its scaling.")
 
 
 def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[str]]:
@@ -196,16 +189,15 @@ def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[
         low, high = float(theirs.min()), float(theirs.max())
         start = f"of the data; G starts at [{float(ours.min()):.3g}, {float(ours.max()):.3g}]"
         rows.append(("range", f"[{low:.3g}, {high:.3g}]", start))
-    last = [child for child in G.modules() if not list(child.children())][-1:]
-    if len(rows) > 1 or not last or not isinstance(last[0], (nn.Tanh, nn.Sigmoid)):
+    *_, last = G.modules()
+    if len(rows) > 1 or not isinstance(last, (nn.Tanh, nn.Sigmoid)):
         return rows, []
-    bottom = -1.0 if isinstance(last[0], nn.Tanh) else 0.0
-    slack, seen = 0.01 * (1 - bottom), f"[{low:.3g}, {high:.3g}]"
-    spans = f"G's output spans [{bottom:g}, 1] ({type(last[0]).__name__.lower()}), your data"
+    bottom = -1.0 if isinstance(last, nn.Tanh) else 0.0
+    spans, slack = f"G's output spans [{bottom:g}, 1] ({type(last).__name__.lower()}), your data", 0.01 * (1 - bottom)
     if low < bottom - slack or high > 1 + slack:
         scaled = line(real=f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2")
-        return rows, [f"{spans} {seen}: G can never reach them. Scale the data as your loop does, e.g. {scaled}."]
+        return rows, [f"{spans} {rows[0][1]}: G can never reach them. Scale them as your loop does, e.g. {scaled}."]
     if bottom < 0 <= low:
         scaled = line(real=f"{name} * 2 - 1")
-        return rows, [f"{spans} only {seen}. If your loop scales them first, say so: {scaled}."]
+        return rows, [f"{spans} only {rows[0][1]}. If your loop scales them first, say so: {scaled}."]
     return rows, []

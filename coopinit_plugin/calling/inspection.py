@@ -6,11 +6,11 @@ If two readings are possible, nothing is guessed: the error names the hook to gi
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.calling import data, generators, scores
@@ -22,6 +22,12 @@ from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.pair import detached, per_sample, release_graphs
 from coopinit_plugin.nests import describe
 
+TELLING = {  # names of layers that matter to the warm-up, and what the table says of them
+    "spectralnorm": "spectral norm",
+    "weightnorm": "weight norm",
+    "minibatch|stddev": "{} (sees the batch as a whole)",
+    "norm|dropout|rnn|lstm|gru": "{}",
+}
 CLEAR = 1.0  # a difference of mean logits that a fresh D does not show
 ABSURD = 1e4  # one that no trained D shows: a spectral norm's random vectors, which no training pass has turned yet
 
@@ -76,14 +82,13 @@ def _differentiable(G: nn.Module, fake: Any) -> Any:
 def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, list[str]]:
     """(Whether D is high on real, the row that says so, warnings): told by the user's own loss, else as given."""
     high = given.real_is_high if given.d_loss is None else infer_sign(given.d_loss)
-    if given.d_loss is not None:
-        how = "told by d_loss"
-    elif not high:
-        how = "given (real_is_high)"
-    elif sigmoid or loss_named:
-        how = "assumed, as after a sigmoid" if sigmoid else "as the loss named in the settings has it"
-    else:
-        how = "assumed"
+    known = {
+        "told by d_loss": given.d_loss is not None,
+        "given (real_is_high)": not high,
+        "assumed, as after a sigmoid": sigmoid,
+        "as the loss named in the settings has it": loss_named,
+    }
+    how = next((how for how, holds in known.items() if holds), "assumed")
     doubt = (
         "I cannot know whether D is high on real: assumed yes. Check with coopinit_plugin.infer_sign(your_d_loss), or "
         "give Adapter(d_loss=your_d_loss)."
@@ -98,26 +103,19 @@ def _upside_down(score: Call, D: nn.Module, x: Any, fake: Any, z: Any, batch: An
     real, made = (sign * per_sample(score(D, fresh(part), fresh(z), batch), n) for part in (x, fake))
     if not (CLEAR < float(made.mean() - real.mean()) < ABSURD and float(made.min()) > float(real.max())):
         return []
+    means = f"mean {float(made.mean()):.2f} against {float(real.mean()):.2f}"
     return [
-        f"D scores every sample of G above every real one (mean {float(made.mean()):.2f} against "
-        f"{float(real.mean()):.2f}). If D has been trained already, it is low on real: "
+        f"D scores every sample of G above every real one ({means}). If D has been trained already, it is low on real: "
         f"{line(real_is_high=str(not high))}."
     ]
 
 
 def _traits(letter: str, module: nn.Module) -> Row:
     """The network's class and size, and its layers that matter to the warm-up."""
-    found: set[str] = set()
-    for child in module.modules():
-        name = type(child).__name__
-        if isinstance(child, (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RNNBase)) or "Dropout" in name:
-            found.add(name)
-        if "minibatch" in name.lower() or "stddev" in name.lower():
-            found.add(f"{name} (sees the batch as a whole)")
-        names = {name, *(type(hook).__name__ for hook in child._forward_pre_hooks.values())}
-        found |= {"spectral norm"} if names & {"SpectralNorm", "_SpectralNorm"} else set()
-        found |= {"weight norm"} if names & {"WeightNorm", "_WeightNorm"} else set()
-    count = sum(parameter.numel() for parameter in module.parameters())
-    held = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
-    frozen = f", {held:,} of them frozen" if held else ""
-    return letter, f"{type(module).__name__}, {count:,} parameters{frozen}", ", ".join(sorted(found))
+    hooks = [hook for child in module.modules() for hook in child._forward_pre_hooks.values()]
+    names = {type(part).__name__.strip("_") for part in [*module.modules(), *hooks] if part is not module}
+    said = [[how.format(name) for word, how in TELLING.items() if re.search(word, name.lower())] for name in names]
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    held = sum(size for size, trained in sizes if not trained)
+    value = f"{type(module).__name__}, {sum(size for size, _ in sizes):,} parameters"
+    return letter, value + f", {held:,} of them frozen" * bool(held), ", ".join(sorted({h[0] for h in said if h}))

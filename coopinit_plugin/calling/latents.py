@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from coopinit_plugin.calling.adapter import Row
 from coopinit_plugin.calling.conditions import Condition, arguments
 from coopinit_plugin.calling.data import Held
+from coopinit_plugin.method.recorder import Record
 from coopinit_plugin.nests import Part, could_be_data, describe, get
 
 NOISE_SIZES = (  # attributes that hold the size of a latent
@@ -20,6 +23,7 @@ NOISE_SIZES = (  # attributes that hold the size of a latent
     "latent_channels", "dim_latent", "style_dim", "z_channels", "noise_size", "dim_noise", "embedding_dim",
 )  # fmt: skip
 SIZES = (*NOISE_SIZES, "input_dim", "in_dim")  # the last two also name the channels of a source image
+WIDTHS = ("in_features", "in_channels", "input_size", "in_dim", "in_channel")  # attributes of a layer
 LISTS = ("styles", "zs", "latents", "noises", "codes", "inputs")  # arguments that take a list of latents
 
 Latent = Callable[[int, torch.device, Any], Any]  # (n, device, batch) -> z
@@ -48,22 +52,27 @@ def first_layer(children: Iterable[tuple[str, nn.Module]]) -> First | None:
         label = f"{name} {type(child).__name__}".strip()
         if isinstance(child, nn.TransformerEncoderLayer):
             return First(child, child.linear1.in_features, label)
-        own = any(True for _ in child.parameters(recurse=False))
         parametrized = isinstance(getattr(child, "parametrizations", None), nn.ModuleDict)
-        if isinstance(child, nn.Embedding) or not (own or parametrized):
+        if isinstance(child, nn.Embedding) or not (parametrized or [*child.parameters(recurse=False)]):
             continue
-        for attribute in ("in_features", "in_channels", "input_size", "in_dim", "in_channel"):
-            if is_count(getattr(child, attribute, None)):
-                return First(child, int(getattr(child, attribute)), label)
+        if widths := sizes(child, WIDTHS):
+            return First(child, widths[0][1], label)
         weight = getattr(child, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim == 2:
             return First(child, int(weight.shape[1]), label)
     return None
 
 
-def is_count(value: Any) -> bool:
-    """Whether an attribute is a size."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def first_run(record: Record) -> First | None:
+    """The first layer that ran and takes a width; if the pass failed before any, that of the last module begun."""
+    order = [(call.name, call.module) for call in record.begun]
+    return first_layer(order[1:]) or (first_layer(order[-1][1].named_modules()) if order else None)
+
+
+def sizes(module: nn.Module, names: Iterable[str]) -> list[tuple[str, int]]:
+    """The attributes of those names that hold a size, each with it."""
+    values = ((name, getattr(module, name, None)) for name in names)
+    return [(name, value) for name, value in values if type(value) is int and value > 0]
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,7 @@ class Known:
     @property
     def size(self) -> tuple[str, int] | None:
         """(Attribute, size) of the latent that G names, unless it may be the channels of an image."""
-        names = NOISE_SIZES if self.images else SIZES
-        found = [(name, int(getattr(self.G, name))) for name in names if is_count(getattr(self.G, name, None))]
+        found = sizes(self.G, NOISE_SIZES if self.images else SIZES)
         same = [pair for pair in found if self.first is not None and pair[1] == self.first.width]
         return next(iter(same + found), None)
 
@@ -130,36 +138,30 @@ def guesses(known: Known) -> Iterator[Guess]:
     if len(unknown) > 1:
         return
     beside: list[Condition | None] = [*known.conditions] or [None]
+    forms = (True, False) if unknown and unknown[0] in LISTS else (False,)  # whether G takes a list of latents
     tails: set[tuple[int, ...]] = set()
     for width, why, named in _widths(known):
-        for tail in _tails(width, known):
-            if tail in tails:
-                continue
-            tails.add(tail)
-            for as_list in (True, False) if unknown and unknown[0] in LISTS else (False,):
-                for condition in beside:
-                    source = condition.text if condition is not None and condition.keys is not None else ""
-                    how = f"{why}; standard normal assumed"
-                    yield Guess(_latent(tail, as_list, condition), how, condition, source, named)
+        new = [tail for tail in _tails(width, known) if tail not in tails]
+        tails.update(new)
+        for tail, as_list, condition in product(new, forms, beside):
+            source = condition.text if condition is not None and condition.keys is not None else ""
+            latent = _with(condition, partial(_noise, tail, as_list))
+            yield Guess(latent, f"{why}; standard normal assumed", condition, source, named)
     held, first = known.held, known.first
     if known.translates and first is not None and (held.known or len(held.data) > 1):  # one alone may be noise, too
-        for part in first.images([part for part in held.others if could_be_data(part)]):
+        for part, condition in product(first.images([part for part in held.others if could_be_data(part)]), beside):
             take = lambda n, device, batch, keys=part.keys: get(batch, keys)  # noqa: E731
-            for condition in beside:
-                how = f"{part.name}: G's first layer, {first.name}, takes it"
-                yield Guess(_with_condition(take, condition), how, condition, part.name)
+            how = f"{part.name}: G's first layer, {first.name}, takes it"
+            yield Guess(_with(condition, take), how, condition, part.name)
 
 
 def _widths(known: Known) -> Iterator[tuple[int, str, bool]]:
-    """(Size of the latent, why, whether an attribute names it).
-
-    A first layer wider than the size that G names takes something beside the noise: no guess is made from it.
-    """
+    """(Size of the latent, why, whether an attribute names it)."""
     size, first = known.size, known.first
     if size is not None:
         yield size[1], f"G.{size[0]} = {size[1]}", True
     if first is None or known.translates or (size is not None and first.width > size[1]):
-        return
+        return  # a first layer wider than the size that G names takes something beside the noise
     for beside in dict.fromkeys(condition.width for condition in known.conditions):
         if beside is not None and 0 < beside < first.width and size is None:
             yield first.width - beside, f"G's first layer, {first.name}, less {beside} for the condition", False
@@ -170,28 +172,23 @@ def _tails(size: int, known: Known) -> list[tuple[int, ...]]:
     """Shapes of one latent of that size, the likeliest for the first layer first."""
     layer = known.first.layer if known.first is not None and known.first.width == size else None
     series = [part.tensor.shape[1:] for part in known.held.data if part.tensor.ndim == 3]
-    lengths = list(dict.fromkeys(shape[0] for shape in series))
+    steps = [(length, size) for length in dict.fromkeys(shape[0] for shape in series)]
     if isinstance(layer, _ConvNd):
         small: tuple[int, ...] = (size, *[1] * len(layer.kernel_size))
         if isinstance(layer, _ConvTransposeNd):
             return [small, (size,)]
         signals = series if len(layer.kernel_size) == 1 else []
         wide = [tail for shape in signals for tail in ((size, shape[1]), (shape[0], size))]  # noise as long as a signal
-        return [*dict.fromkeys(wide), small]  # maps as large as an image are no noise: segmentations, sketches
-    if isinstance(layer, (nn.RNNBase, nn.TransformerEncoderLayer)):
-        return [(length, size) for length in lengths] + [(size,)]
-    return [(size,), *((length, size) for length in lengths)]
+        return [*dict.fromkeys([*wide, small])]  # maps as large as an image are no noise: segmentations, sketches
+    return [*steps, (size,)] if isinstance(layer, (nn.RNNBase, nn.TransformerEncoderLayer)) else [(size,), *steps]
 
 
-def _latent(tail: tuple[int, ...], as_list: bool, condition: Condition | None) -> Latent:
-    def latent(n: int, device: torch.device, batch: Any) -> Any:
-        z = torch.randn(n, *tail, device=device)
-        return [z] if as_list else z
-
-    return _with_condition(latent, condition)
+def _noise(tail: tuple[int, ...], as_list: bool, n: int, device: torch.device, batch: Any) -> Any:
+    z = torch.randn(n, *tail, device=device)
+    return [z] if as_list else z
 
 
-def _with_condition(latent: Latent, condition: Condition | None) -> Latent:
+def _with(condition: Condition | None, latent: Latent) -> Latent:
     if condition is None:
         return latent
     return lambda n, device, batch: (latent(n, device, batch), condition.take(batch))

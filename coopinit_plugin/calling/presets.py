@@ -5,8 +5,9 @@ hooks that it leaves to be found. No preset is needed for the DCGAN of pytorch/e
 community-events, the GAN example of Lightning (pass ``model.generator`` and ``model.discriminator``), the
 self-attention GAN, or GAN_stability: they are found out as they are.
 
-A network of two modules, such as a mapping and a synthesis network, goes into one module of six lines. Its parameters
-are the originals, so the loop goes on with ``S`` and ``G`` as before::
+A network of two modules, such as a mapping and a synthesis network, goes into one module. Its parameters are the
+originals, so the loop goes on with ``S`` and ``G`` as before. Several discriminators likewise: their scores are added,
+each averaged to one number a sample::
 
     class Both(torch.nn.Module):
         def __init__(self, S, G):
@@ -14,8 +15,6 @@ are the originals, so the loop goes on with ``S`` and ``G`` as before::
             self.S, self.G = S, G
         def forward(self, z):
             return self.G(self.S(z))
-
-Several discriminators likewise: their scores are added, each averaged to one number a sample::
 
     class Judges(torch.nn.Module):
         def __init__(self, *judges):
@@ -27,7 +26,7 @@ Several discriminators likewise: their scores are added, each averaged to one nu
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,17 +35,9 @@ from torch import Tensor
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.method.logit_map import LOSSES
 
-
-def _hinge_low(f_real: Tensor, f_fake: Tensor) -> Tensor:
-    return LOSSES["hinge"](-f_real, -f_fake)
-
-
-def _embedding_first(G: Any, z: tuple[Tensor, Tensor]) -> Tensor:
-    return G(z[0], G.shared(z[1]))
-
-
-def _bytes(batch: Any) -> Tensor:
-    return batch[0].float() / 127.5 - 1
+_BYTES = Adapter(real=lambda batch: batch[0].float() / 127.5 - 1)  # whole numbers, which the loop scales
+# The hinge loss of a D that is low on real.
+_LOW = Adapter(real_is_high=False, d_loss=lambda f_real, f_fake: LOSSES["hinge"](-f_real, -f_fake))
 
 
 def stylegan2_ada() -> Adapter:
@@ -55,12 +46,12 @@ def stylegan2_ada() -> Adapter:
     Traps: the dataset yields uint8, scaled in the loop. Call it after D is built and before the copy ``G_ema``, with an
     iterator of the dataset of its own; a resume would overwrite the weights.
     """
-    return Adapter(real=_bytes, d_loss=LOSSES["logistic"])
+    return replace(_BYTES, d_loss=LOSSES["logistic"])
 
 
 def r3gan() -> Adapter:
     """brownvc/R3GAN: uint8 images, and the relativistic loss, so that only differences of scores count."""
-    return Adapter(real=_bytes, d_loss=LOSSES["relativistic"])
+    return replace(_BYTES, d_loss=LOSSES["relativistic"])
 
 
 def rosinality_stylegan2(style_dim: int = 512) -> Adapter:
@@ -93,20 +84,15 @@ def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
     """
 
     def latent(n: int, device: torch.device, batch: Tensor) -> tuple[Tensor, Tensor]:
-        size = batch.shape[-1]
-        return torch.randn(n, latent_dim, device=device), torch.rand(n, size, size, 1, device=device)
+        noise = torch.rand(n, batch.shape[-1], batch.shape[-1], 1, device=device)
+        return torch.randn(n, latent_dim, device=device), noise
 
-    return Adapter(latent=latent, score=lambda D, x, z, batch: D(x)[0], real_is_high=False, d_loss=_hinge_low)
+    return replace(_LOW, latent=latent, score=lambda D, x, z, batch: D(x)[0])
 
 
 def lucidrains_lightweight_gan() -> Adapter:
     """lucidrains/lightweight-gan: D is low on real; it scores the image and its small version beside a loss."""
-
-    def score(D: torch.nn.Module, x: Tensor, z: Any, batch: Any) -> Tensor:
-        large, small, _ = D(x)
-        return large.flatten(1).mean(1) + small.flatten(1).mean(1)
-
-    return Adapter(score=score, real_is_high=False, d_loss=_hinge_low)
+    return replace(_LOW, score=lambda D, x, z, batch: sum(score.flatten(1).mean(1) for score in D(x)[:2]))
 
 
 def mimicry() -> Adapter:
@@ -124,28 +110,10 @@ def biggan(dim_z: int = 128) -> Adapter:
     """
     return Adapter(
         latent=lambda n, device, batch: (torch.randn(n, dim_z, device=device), batch[1]),
-        generate=_embedding_first,
+        generate=lambda G, z: G(z[0], G.get_submodule("shared")(z[1])),
         score=lambda D, x, z, batch: D(x, batch[1]),
         d_loss=LOSSES["hinge"],
     )
-
-
-def pix2pix(direction: str = "AtoB") -> Adapter:
-    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix, with the loss of its default, ``--gan_mode vanilla``.
-
-    Traps: D sees source and target joined; only the target is refined.
-    """
-    source, _ = _domains(direction)
-    score = lambda D, x, z, batch: D(torch.cat([batch[source], x], 1))  # noqa: E731
-    return dataclasses.replace(cyclegan(direction), score=score, d_loss=LOSSES["logistic"])
-
-
-def huggan_pix2pix() -> Adapter:
-    """Pix2pix of huggingface's community-events.
-
-    Traps: D takes target and source as two arguments. PyTorch-GAN's pix2pix, from which it comes, goes from "B" to "A".
-    """
-    return dataclasses.replace(cyclegan(), score=lambda D, x, z, batch: D(x, batch["A"]))
 
 
 def cyclegan(direction: str = "AtoB") -> Adapter:
@@ -154,9 +122,26 @@ def cyclegan(direction: str = "AtoB") -> Adapter:
     ``netG_A`` with ``netD_A`` is ``"AtoB"``, ``netG_B`` with ``netD_B`` is ``"BtoA"``.
     Traps: the two domains have one shape; names of D's are those of the source.
     """
-    source, target = _domains(direction)
+    source, target = direction.split("to")
     latent = lambda n, device, batch: batch[source]  # noqa: E731
     return Adapter(real=lambda batch: batch[target], latent=latent, d_loss=LOSSES["least_squares"])
+
+
+def pix2pix(direction: str = "AtoB") -> Adapter:
+    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix, with the loss of its default, ``--gan_mode vanilla``.
+
+    Traps: D sees source and target joined; only the target is refined.
+    """
+    score = lambda D, x, z, batch: D(torch.cat([batch[direction[0]], x], 1))  # noqa: E731
+    return replace(cyclegan(direction), score=score, d_loss=LOSSES["logistic"])
+
+
+def huggan_pix2pix() -> Adapter:
+    """Pix2pix of huggingface's community-events.
+
+    Traps: D takes target and source as two arguments. PyTorch-GAN's pix2pix, from which it comes, goes from "B" to "A".
+    """
+    return replace(cyclegan(), score=lambda D, x, z, batch: D(x, batch["A"]))
 
 
 def cut(direction: str = "AtoB") -> Adapter:
@@ -166,7 +151,3 @@ def cut(direction: str = "AtoB") -> Adapter:
     ``model.setup`` and before ``model.parallelize``.
     """
     return cyclegan(direction)
-
-
-def _domains(direction: str) -> tuple[str, str]:
-    return ("A", "B") if direction == "AtoB" else ("B", "A")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,14 +57,7 @@ def may_be_probability(f: Tensor) -> bool:
 
 
 def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str] | None:
-    """The score before D's final sigmoid, and which sigmoid that is; ``None`` if there is none.
-
-    Args:
-        call: How D is called.
-        f: What D gave in the pass that was recorded.
-        record: D's submodules in that pass.
-        sigmoids: The sigmoids of that pass.
-    """
+    """The score before D's final sigmoid, and which one that is; ``None`` if f, from the recorded pass, has none."""
     node = last_operation(f)
     from_end = next((i for i, its in enumerate(reversed(sigmoids.nodes), 1) if its is node), 0)
     before = sigmoids.given[-from_end] if from_end else None
@@ -81,22 +73,11 @@ def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Ca
             with Sigmoids() as again:
                 call(D, x, z, batch)
             taken = again.given[-from_end]
-        else:
-            with _given_to(D, name) as seen:
+        else:  # a hook takes less time than watching every function
+            seen: list[Tensor] = []
+            with D.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0])):
                 call(D, x, z, batch)
             taken = seen[-1]
         return taken if tail is None else taken.reshape(-1, *tail)
 
     return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)")
-
-
-@contextmanager
-def _given_to(D: nn.Module, name: str) -> Iterator[list[Tensor]]:
-    """What one submodule is given, which costs less time than to watch every function."""
-    taken: list[Tensor] = []
-    plain = D.module if isinstance(D, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else D
-    handle = plain.get_submodule(name).register_forward_pre_hook(lambda _, given: taken.append(given[0]))
-    try:
-        yield taken
-    finally:
-        handle.remove()

@@ -98,7 +98,7 @@ def test_preset(name):
     adapter, make, high = CASES[name]
     found = inspect(*make(), adapter=adapter)
     assert found.real_is_high is high
-    assert infer_sign(adapter.d_loss) is high if name != "r3gan" else True
+    assert infer_sign(adapter.d_loss) is high
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,15 @@ def test_documented_wrappers():
     exec(code, scope)
     both = scope["Both"](nn.Linear(4, 4), nn.Linear(4, 2))
     judges = scope["Judges"](nn.Linear(2, 1), nn.Linear(2, 3))
-    inspect(both, judges, [torch.randn(N, 2)])
+    z, x = torch.randn(N, 4), torch.randn(N, 2)
+    assert torch.equal(both(z), both.G(both.S(z)))
+    assert torch.allclose(judges(x), judges.judges[0](x)[:, 0] + judges.judges[1](x).mean(1))
+    found = inspect(both, judges, [x])
+    assert found.latent(N, torch.device("cpu"), x).shape == (N, 4)
+    assert torch.allclose(found.score(judges, x, None, x), judges(x))
 
 
 def test_the_presets_are_there_with_the_package():
-    code = "import coopinit_plugin; print(coopinit_plugin.calling.presets.cut())"
+    code = "import coopinit_plugin; print(coopinit_plugin.presets.cut())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "latent" in done.stdout, done.stderr
