@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.arguments import check_arguments, checked_config
-from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
+from coopinit_plugin.calling.adapter import Adapter, bound
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.finite import check_data, check_weights
+from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
 from coopinit_plugin.host.engine import engine
@@ -29,7 +29,6 @@ from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.distance import SlicedWasserstein, sigmas
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
-from coopinit_plugin.method.hand_over import hand_over, restored_sizes, slowed_generator
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
 from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
@@ -43,8 +42,6 @@ from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
-
-FEW = 8  # the logits of fewer samples are alike, or changed alike, by chance
 
 
 def warm_start(
@@ -114,13 +111,9 @@ def warm_start(
         if finished and not begun and output_dir is not None:
             result = _finished(output_dir, config)
         else:
-            if not begun:
-                checkpoints.remove()
             stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, progress)
             result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
-            if output_dir is not None and run.is_main:
-                result.save_pretrained(output_dir)
-                checkpoints.remove()
+            _store(result, output_dir, stage)
     give_back(
         [
             ("generator", generator, result.generator_state),
@@ -134,6 +127,8 @@ def warm_start(
 def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapter: Adapter, stage: Stage) -> WarmStart:
     """Everything that happens on copies."""
     config, run = stage.config, stage.run
+    if stage.saved is None:
+        stage.checkpoints.remove()
     with (
         # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
@@ -154,7 +149,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(distance)):
             logger.warning(worry)
         state.averaged.hand_over()
-        handed_over = _handed_over(bound(G, D, adapter), adapter, state, stage)
+        told = handed_over(bound(G, D, adapter), adapter, state, stage)
         batches.close()
         history = state.history
         summary = {
@@ -165,12 +160,22 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "distance_last": history[-1].distance if history else None,
             "distance_kept": distance,
             "displacement_last": history[-1].displacement if history else None,
-            **handed_over,
+            **told,
         }
         origin = witness.origin(loader, run.processes)
         summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
         weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
+
+
+def _needs_batch(pair: Pair, x: Any, z: Any) -> bool:
+    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
+    try:
+        with torch.no_grad():
+            pair.score(x, z, None)
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
+        return True  # errors of other kinds are not about what D was given
+    return False
 
 
 def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
@@ -213,45 +218,10 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     return state
 
 
-def _needs_batch(pair: Pair, x: Any, z: Any) -> bool:
-    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
-    try:
-        with torch.no_grad():
-            pair.score(x, z, None)
-    except Exception:  # of whatever kind the user's own code raises
-        return True
-    return False
-
-
-def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> dict[str, Any]:
-    """Make D fit for the adversarial loss that follows; what was done, for the summary."""
-    config, run, batches = stage.config, stage.run, state.batches
-
-    def draw() -> tuple[Any, Any, Any]:
-        drawn = pair.draw(next(batches), run.device)
-        check_data(drawn[0], "Hand-over")
-        return drawn
-
-    def few() -> list[tuple[Any, Any, Any]]:
-        """At least eight real samples. The last batch is looked at, not used up."""
-        before = (FEW - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
-        return [*(draw() for _ in range(before)), pair.draw(batches.peek(), run.device)]
-
-    resized = slowed = 0
-    apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
-    if config.handover != "none" and apart and config.most_iterations:
-        samples = few()
-        resized = restored_sizes(pair, samples, state.sizes["D"])
-        slowed = slowed_generator(pair, samples[-1][1], state.sizes["G"])
-        run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
-    kind, loss = following_loss(config.handover, adapter)
-    told, worries = hand_over(pair, few(), draw, kind, loss, config.r1, state.settings.team)
-    for worry in worries if run.is_main else ():
-        logger.warning(worry)
-    run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])
-    check_weights(pair.G, "G", config)
-    check_weights(pair.D, "D", config)
-    return {"layers_resized": resized, "layers_slowed": slowed, **told}
+def _store(result: WarmStart, output_dir: str | Path | None, stage: Stage) -> None:
+    if output_dir is not None and stage.run.is_main:
+        result.save_pretrained(output_dir)
+        stage.checkpoints.remove()
 
 
 def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:

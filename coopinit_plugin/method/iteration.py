@@ -20,6 +20,8 @@ from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
 from coopinit_plugin.method.team import ALONE, Team
 
+Gradients = dict[Tensor, Tensor | None]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -135,8 +137,8 @@ def cooperate(
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
     # 1. g = G(z) of pairs (z, x̃) of the memory; a chain that goes on is drawn back a little towards g
-    fresh = Chains(z, (batch if settings.keeps_batch else None, pair.mask(x)))
-    chains = memory.take(fresh, tree_leaves(x)[0].shape[0])
+    beside = batch if settings.keeps_batch else None, pair.mask(x)
+    chains = memory.take(Chains(z, beside), tree_leaves(x)[0].shape[0])
     g = pair.generate(chains.z)
 
     # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen; the chain goes back into the memory
@@ -162,14 +164,10 @@ def cooperate(
 
     # 5. Both step, on the mean gradient of all processes: one message for both
     if settings.team.count > 1:
-        for parameters in (for_g, for_d):  # a layer that one process's samples did not reach
-            parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
-        gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
-        settings.team.average([*gradients, *running_statistics(pair.G)])
+        _average(settings.team, for_g, for_d, running_statistics(pair.G))
     _step(adam_g, for_g)
     _step(adam_d, for_d)
     pair.after_d_step()
-
     return Outcome(detached(g), _moments(f_real, f_refined, teaching))
 
 
@@ -191,26 +189,33 @@ def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Sett
     )
 
 
+def _average(team: Team, for_g: Gradients, for_d: Gradients, statistics: list[Tensor]) -> None:
+    for parameters in (for_g, for_d):  # a layer that one process's samples did not reach has none
+        parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
+    gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
+    team.average([*gradients, *statistics])
+
+
 def _moments(f_real: Tensor, f_refined: Tensor, teaching: Tensor) -> Moments:
     real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
     refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
     return Moments(real_mean, real_variance, refined_mean, refined_variance, teaching.detach())
 
 
-def _taken_gradients(optimizer: Optimizer) -> dict[Tensor, Tensor | None]:
+def _taken_gradients(optimizer: Optimizer) -> Gradients:
     """Each parameter's gradient, taken off it: G and D may share layers."""
     found = {parameter: parameter.grad for group in optimizer.param_groups for parameter in group["params"]}
     _put(dict.fromkeys(found))
     return found
 
 
-def _step(optimizer: Optimizer, gradients: dict[Tensor, Tensor | None]) -> None:
+def _step(optimizer: Optimizer, gradients: Gradients) -> None:
     _put(gradients)
     optimizer.step()
     _put(dict.fromkeys(gradients))  # so that the next chain has their memory
 
 
-def _put(gradients: dict[Tensor, Tensor | None]) -> None:
+def _put(gradients: Gradients) -> None:
     for parameter, gradient in gradients.items():
         parameter.grad = gradient
 

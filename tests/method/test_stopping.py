@@ -57,15 +57,15 @@ def test_a_distance_that_levels_out_is_stopped_there():
 def test_a_lull_on_the_way_stops_nothing():
     """Readings of a DCGAN of 32×32 images: by two spans of four they looked level after ten."""
     readings = [0.69, 0.51, 0.49, 0.46, 0.44, 0.44, 0.46, 0.47, 0.37, 0.45, 0.41, 0.39, 0.35, 0.34, 0.38, 0.31]
-    readings += [0.32, 0.32, 0.29, 0.28, 0.26, 0.25, 0.21]
+    readings += [0.32, 0.32, 0.29, 0.28, 0.26, 0.2, 0.19]
     found = verdicts(readings)
     assert (first(found), found[-1]) == (len(readings), "close")
 
 
 def test_a_small_distance_ends_it_but_not_before_two_spans():
     assert (first(verdicts([0.2] * 20)), verdicts([0.2] * 20)[-1]) == (2 * SPAN, "close")
-    found = verdicts([0.5 * 0.95**k for k in range(40)])  # 0.244 at reading 15
-    assert (first(found), found[-1]) == (16, "close")
+    found = verdicts([0.5 * 0.95**k for k in range(40)])  # 0.199 at reading 19
+    assert (first(found), found[-1]) == (20, "close")
 
 
 def test_one_small_reading_is_not_yet_close():
