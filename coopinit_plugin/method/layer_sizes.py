@@ -69,7 +69,7 @@ def set_sizes(
             if not size or not now or abs(size / now - 1) <= NEGLIGIBLE:
                 continue
             for way, passes_on in _ways(weight, size / now, layer, between, following):
-                if passes_on and not pass_on:
+                if (passes_on and not pass_on) or any(_is_frozen(tensor) for tensor, _ in way):
                     continue
                 if (undo := _multiplied(way, outputs, before)) is not None:
                     changed += 1
@@ -134,6 +134,11 @@ def _multiplied(way: Way, logits: Sequence[Callable[[], Tensor]], before: list[T
         return undo
     _put_back(undo)
     return None
+
+
+def _is_frozen(tensor: Tensor) -> bool:
+    """Whether it is a parameter that the user has frozen, which nothing may change."""
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
 def _std(logits: Tensor) -> float:
