@@ -1,0 +1,75 @@
+"""What the hand-over does to G, the one word for the loss, and the hand-over alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import conv_pair, hooks, images, mlp_pair, short, vectors
+from torch import nn
+
+from coopinit_plugin import CoopInitError, WarmStartConfig, warm_start
+from coopinit_plugin.calling.adapter import bound
+from coopinit_plugin.method.hand_over import SLOWER, slowed_generator
+from coopinit_plugin.method.layer_sizes import layer_sizes
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training):
+    G = normed()
+    G(torch.randn(64, 3))  # running statistics
+    z = torch.randn(64, 3)
+    sizes = layer_sizes(G)
+    with torch.no_grad():
+        before = G.train(training)(z)
+        assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, sizes) == 1
+        assert torch.allclose(G.train(training)(z), before, atol=1e-2)
+    assert layer_sizes(G) == pytest.approx([SLOWER * sizes[0], sizes[1]], rel=1e-3)
+
+
+def test_a_g_without_norms_and_frozen_parameters_stay_as_they_are():
+    G = mlp_pair()[0]
+    values = [p.clone() for p in G.parameters()]
+    assert slowed_generator(bound(G, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(G)) == 0
+    assert all(map(torch.equal, values, G.parameters()))
+    frozen = normed()
+    frozen[0].bias.requires_grad_(False)
+    assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(frozen)) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        *(("bce", "logistic"), ("NS", "logistic"), ("mse", "least_squares"), ("lsgan", "least_squares")),
+        *(("wgan-gp", "wasserstein"), ("WGAN GP", "wasserstein"), ("hinge", "hinge"), ("none", "none")),
+    ],
+)
+def test_the_words_that_people_type_are_understood(word, ours):
+    assert WarmStartConfig(handover=word).handover == ours
+    result = warm_start(*mlp_pair(), vectors(), handover=word, config=short(), adapter=hooks(), progress=False)
+    assert result.config.handover == ours
+
+
+def test_the_word_is_said_once():
+    given = {"adapter": hooks(), "progress": False}
+    with pytest.raises(CoopInitError, match=r"handover='hinge' was given, but config=.*'logistic'.*one of the two"):
+        warm_start(*mlp_pair(), vectors(), handover="hinge", config=short(handover="logistic"), **given)
+    warm_start(*mlp_pair(), vectors(), handover="bce", config=short(handover="logistic"), **given)
+    with pytest.raises(CoopInitError, match="did you mean 'hinge'"):
+        warm_start(*mlp_pair(), vectors(), handover="hing", **given)
+
+
+@pytest.mark.parametrize(("make", "data", "last"), [(mlp_pair, vectors, "2."), (conv_pair, images, "5.0.")])
+def test_the_hand_over_alone_moves_scale_and_shift_of_ds_output(make, data, last, tmp_path):
+    G, D = make()
+    before_g, before_d = ({k: v.clone() for k, v in net.state_dict().items()} for net in (G, D))
+    result = warm_start(G, D, data(), handover="hinge", config=WarmStartConfig(iterations=0), progress=False)
+    assert [k for k, v in G.state_dict().items() if not torch.equal(v, before_g[k])] == []
+    changed = {k for k, v in D.state_dict().items() if not torch.equal(v, before_d[k])}
+    assert changed == {f"{last}weight", f"{last}bias"}
+    assert (result.history, result.summary["iterations"]) == ([], 0)
+    result.save_pretrained(tmp_path / "init")
