@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.logit_map import LOSSES, Loss
@@ -187,10 +187,15 @@ def bound(
         with precision():
             return move(generate(G, fresh(z)), None)
 
+    works_in_place: bool | None = None  # whether D's first layer changes its input, which D's first pass shows
+
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
-        own = tree_map(torch.clone, x)  # for a D whose first layer works in place
+        nonlocal works_in_place
+        own = x if works_in_place is False else tree_map(torch.clone, x)
         with precision():
             f: Tensor = move(score(D, own, fresh(z), batch), None)
+        if works_in_place is None:
+            works_in_place = any(leaf._version for leaf in tree_leaves(own))
         return f if adapter.real_is_high else -f
 
     return Pair(

@@ -23,14 +23,14 @@ class SlicedWasserstein:
 
     Args:
         x: Samples whose shape and device count.
-        scale: σ of each tensor of a sample.
+        scale: σ of each tensor of a sample; that of `x`, if left out.
         directions: How many.
         seed: Draws the directions.
     """
 
-    def __init__(self, x: Any, scale: list[float], directions: int = 128, seed: int = 0) -> None:
+    def __init__(self, x: Any, scale: list[float] | None = None, directions: int = 128, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self._scale = scale
+        self._scale = scale if scale is not None else sigmas(x)
         flat = self._flat(x)
         width = flat.shape[1]
         self._chosen: Tensor | None = None
