@@ -16,9 +16,9 @@ WINDOW = 1024  # samples in one reading, the newest ones
 OLDEST = 64  # iterations that they may date back, where batches are small
 SPAN = 4  # readings in a mean
 PATIENCE = 8  # means that may bring no progress
-CLOSE = 0.2  # σ; where the two newest readings are this small the adversarial stage does the rest
+CLOSE = 0.2  # σ; if the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # one of them must lie this much below the best before them
-FAR = 0.5  # σ; a choice, not a measurement: twice CLOSE, where it is worth a word to the user
+FAR = 0.5  # σ; a choice, not a measurement: where it is worth a word to the user
 WORSE = 1.25  # a mean this much above the best one: the warm-up has gone wrong
 
 
