@@ -47,12 +47,11 @@ class Memory:
         places: For each position of a batch.
         seed: Draws the places, the same in all processes.
         team: The processes that share the batch.
-        device: Where the pairs are kept; ``None``: where they are made.
     """
 
-    def __init__(self, places: int, seed: int = 0, team: Team = ALONE, device: torch.device | None = None) -> None:
+    def __init__(self, places: int, seed: int = 0, team: Team = ALONE) -> None:
         self.places, self.filled, self.size = places, 0, 0
-        self._team, self._device = team, device
+        self._team = team
         self._random = random.Random(seed)
         self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
         self._nest: Any = None
@@ -94,7 +93,7 @@ class Memory:
 
     def _room(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self.size:
-            return torch.zeros(self.places, *leaf.shape, dtype=leaf.dtype, device=self._device or leaf.device)
+            return torch.zeros(self.places, *leaf.shape, dtype=leaf.dtype, device=leaf.device)
         return [leaf] * self.places
 
     def state_dict(self) -> dict[str, Any]:
