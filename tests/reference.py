@@ -17,7 +17,8 @@ class Reference:
     """G, D, their optimizers and the step size a, taken through one iteration after the other.
 
     The chains go on: `places` pairs (z, x̃) for each position of a batch, drawn back by the share `pull` of the way to
-    G(z) when they are taken up.
+    G(z) when they are taken up. One iteration in `fresh` begins new ones until the places are full. A G that lies
+    behind its chains takes up to `most` teaching steps, one for each `behind` of the last teaching loss.
 
     The balanced step begins at `first_step_size`: set `a` to it before the first iteration. `steps` is K.
     """
@@ -39,8 +40,11 @@ class Reference:
         masks: list[Tensor] | None = None,
         clip: float | None = None,
         randn=torch.randn,
-        places: int = 4,
-        pull: float = 0.2,
+        places: int = 16,
+        pull: float = 0.5,
+        fresh: int = 8,
+        behind: float = 0.1,
+        most: int = 4,
     ) -> None:
         self.G, self.D = G, D
         self.sigmas, self.noise, self.l2 = sigmas, noise, l2
@@ -52,7 +56,9 @@ class Reference:
         self.adam_g = torch.optim.Adam([p for p in G.parameters() if p.requires_grad], lr_generator, betas)
         self.adam_d = torch.optim.Adam([p for p in D.parameters() if p.requires_grad], lr_discriminator, betas)
 
-        self.places, self.pull = places, pull
+        self.places, self.pull, self.fresh, self.behind, self.most = places, pull, fresh, behind, most
+        self.turn, self.taught = 0, [0]  # iterations so far; teaching steps of each
+        self.last_teaching = 0.0
         self.memory: list[tuple[Tensor, list[Tensor]]] = []  # (z, x̃) of whole batches, one a place
         self.random = random.Random(0)
 
@@ -126,17 +132,35 @@ class Reference:
             xs = new
         return xs
 
+    def some(self, n: int) -> tuple[list[int], Tensor, list[Tensor]]:
+        """One of its own places for each position of a batch: (places, z, x̃)."""
+        chosen = self.random.choices(range(len(self.memory)), k=n)
+        z = torch.stack([self.memory[place][0][i] for i, place in enumerate(chosen)])
+        stood = [
+            torch.stack([self.memory[place][1][part][i] for i, place in enumerate(chosen)])
+            for part in range(len(self.sigmas))
+        ]
+        return chosen, z, stood
+
+    def teach(self, generated: list[Tensor], refined: list[Tensor]) -> Tensor:
+        """One step of G towards the refined samples; the teaching loss in σ²."""
+        self.adam_g.zero_grad()
+        squares, count = 0.0, 0
+        for ours, target, sigma in zip(generated, refined, self.sigmas, strict=True):
+            squares = squares + (((ours - target) / sigma) ** 2).sum()
+            count += ours.numel()
+        teaching = squares / count
+        teaching.backward()
+        self.adam_g.step()
+        return teaching
+
     def iterate(self, xs: list[Tensor], z: Tensor) -> list[float]:
         """One cooperative iteration; the statistics mean f(x), var f(x), mean f(x̃), var f(x̃), displacement²."""
         self.see_real(xs)
-        filling = len(self.memory) < self.places
-        if not filling:  # each position takes up one of its own places
-            chosen = self.random.choices(range(self.places), k=len(z))
-            z = torch.stack([self.memory[place][0][i] for i, place in enumerate(chosen)])
-            stood = [
-                torch.stack([self.memory[place][1][part][i] for i, place in enumerate(chosen)])
-                for part in range(len(self.sigmas))
-            ]
+        filling = len(self.memory) < self.places and self.turn % self.fresh == 0
+        self.turn += 1
+        if not filling:
+            chosen, z, stood = self.some(len(z))
         generated = self.G(z)
         generated = list(generated) if isinstance(generated, tuple) else [generated]
         start = [g.detach() for g in generated]
@@ -150,14 +174,7 @@ class Reference:
                 for part, x in enumerate(refined):
                     self.memory[place][1][part][i] = x[i]
 
-        self.adam_g.zero_grad()
-        squares, count = 0.0, 0
-        for ours, target, sigma in zip(generated, refined, self.sigmas, strict=True):
-            squares = squares + (((ours - target) / sigma) ** 2).sum()
-            count += ours.numel()
-        teaching = squares / count
-        teaching.backward()
-        self.adam_g.step()
+        teaching = self.teach(generated, refined)
 
         self.adam_d.zero_grad()
         f_real, f_refined = self.f(xs), self.f(refined)
@@ -168,6 +185,14 @@ class Reference:
         if self.clip is not None:
             for parameter in self.D.parameters():
                 parameter.data = parameter.data.clamp(-self.clip, self.clip)
+
+        steps = min(self.most, max(1, math.ceil(self.last_teaching / self.behind)))
+        self.taught.append(steps)
+        for _ in range(steps - 1):
+            _, again, targets = self.some(len(z))
+            generated = self.G(again)
+            self.teach(list(generated) if isinstance(generated, tuple) else [generated], targets)
+        self.last_teaching = float(teaching.detach().to(torch.float32))
 
         found = [f_real.mean(), ((f_real - f_real.mean()) ** 2).mean()]
         found += [f_refined.mean(), ((f_refined - f_refined.mean()) ** 2).mean(), teaching]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
 from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
 from coopinit_plugin.method.team import ALONE, Team
+
+BEHIND = 0.1  # σ²; G takes one teaching step more for each of these that it lies behind its chains
+MOST = 4  # teaching steps in an iteration
 
 Gradients = dict[Tensor, Tensor | None]
 
@@ -121,6 +125,7 @@ def cooperate(
     settings: Settings,
     adam_g: Optimizer,
     adam_d: Optimizer,
+    teachings: int = 1,
 ) -> Outcome:
     """Run one iteration; G's and D's weights and the memory's chains change in place.
 
@@ -132,6 +137,7 @@ def cooperate(
         settings: What stays the same.
         adam_g: G's optimizer.
         adam_d: D's optimizer.
+        teachings: G's teaching steps, see :func:`teaching_steps`.
     """
     x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
@@ -168,7 +174,29 @@ def cooperate(
     _step(adam_g, for_g)
     _step(adam_d, for_d)
     pair.after_d_step()
+
+    # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
+    for _ in range(teachings - 1):
+        _teach(pair, memory.some(), settings, adam_g, adam_d)
     return Outcome(detached(g), _moments(f_real, f_refined, teaching))
+
+
+def teaching_steps(displacement: float) -> int:
+    """How many teaching steps G takes in an iteration, by how far it lay behind its chains in the one before.
+
+    Args:
+        displacement: RMS of x̃_K − G(z), in σ.
+    """
+    return min(MOST, max(1, ceil(displacement**2 / BEHIND)))
+
+
+def _teach(pair: Pair, chains: Chains, settings: Settings, adam_g: Optimizer, adam_d: Optimizer) -> None:
+    settings.backward(teaching_loss(pair.generate(chains.z), chains.x, settings.scale))
+    for_g = _taken_gradients(adam_g)
+    _taken_gradients(adam_d)
+    if settings.team.count > 1:
+        _average(settings.team, for_g, {}, running_statistics(pair.G))
+    _step(adam_g, for_g)
 
 
 def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> Any:

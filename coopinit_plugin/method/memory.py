@@ -17,9 +17,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from coopinit_plugin.method.team import ALONE, Team
 
-PAIRS = 256  # pairs in the memory, of all processes together
-PLACES = 4  # pairs for each position of a batch, at the least
-PULL = 0.2  # share of the way to G(z) by which a chain is drawn back when it is taken up again
+PLACES = 16  # pairs for each position of a batch, at the least
+PAIRS = 256  # pairs in the memory, of all processes together, at the least
+FRESH = 8  # of so many iterations one begins new chains, until the memory is full
+PULL = 0.5  # share of the way to G(z) by which a chain is drawn back when it is taken up again
+ROOM = 1 / 8  # of the free memory of a GPU: a memory that would take more is kept on the CPU
 
 
 class Chains(NamedTuple):
@@ -39,9 +41,10 @@ class Chains(NamedTuple):
 class Memory:
     """Several places for each position of a batch; each place holds one pair and what belongs to it.
 
-    The first iterations fill the places with fresh latents. From then on every position of an iteration's batch takes
-    up one of its places, drawn at random, so that chains meet in ever new batches. Processes draw alike, each for its
-    own positions: two of them with half the batch do what one does with the whole.
+    The first iteration, and every eighth one until all places are filled, begins new chains at fresh latents, so that
+    most chains begin at a G that has learnt something. In all others every position of the batch takes up one of its
+    places, drawn at random, so that chains meet in ever new batches. Processes draw alike, each for its own positions:
+    two of them with half the batch do what one does with the whole.
 
     Args:
         places: For each position of a batch.
@@ -49,39 +52,48 @@ class Memory:
         team: The processes that share the batch.
     """
 
-    def __init__(self, places: int, seed: int = 0, team: Team = ALONE) -> None:
-        self.places, self.filled, self.size = places, 0, 0
+    def __init__(self, places: int = PLACES, seed: int = 0, team: Team = ALONE) -> None:
+        self.places, self.filled, self.size, self.turn = places, 0, 0, 0
         self._team = team
         self._random = random.Random(seed)
         self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
         self._nest: Any = None
+        self._devices: list[Any] = []  # of each leaf
         self._chosen: list[int] = []  # the place that each position has taken
 
     def take(self, fresh: Chains, n: int) -> Chains:
-        """The chains of this iteration: fresh ones as long as there is room, those of the memory later.
+        """The chains of this iteration: new ones if it is their turn, those of the memory otherwise.
 
         Args:
             fresh: Latents, and what belongs to them, of one batch.
             n: How many they are. In a batch of another size than the first one none of them is taken.
         """
         self.size = self.size or n
-        if self.filled < self.places and n == self.size:
-            self._chosen = [self.filled] * n
-            return fresh
+        begins = self.turn % FRESH == 0 and self.filled < self.places and n == self.size
+        self.turn += 1
+        if not begins:
+            return self.some()
+        self._chosen = [self.filled] * n
+        return fresh
+
+    def some(self) -> Chains:
+        """One pair for each position of a batch, drawn at random."""
         first = self.size * self._team.index
         drawn = self._random.choices(range(self.filled), k=self.size * self._team.count)
         self._chosen = drawn[first : first + self.size]
         if not all(isinstance(leaf, Tensor) or _same_for_all(leaf[0]) for leaf in self._kept):
             self._chosen = self._chosen[:1] * self.size  # what cannot be taken apart into samples stays together
-        device, places, rows = tree_leaves(fresh.z)[0].device, torch.tensor(self._chosen), torch.arange(self.size)
+        places, rows = torch.tensor(self._chosen), torch.arange(self.size)
         leaves = [
-            kept[places, rows].to(device) if isinstance(kept, Tensor) else kept[self._chosen[0]] for kept in self._kept
+            kept[places, rows].to(device) if isinstance(kept, Tensor) else kept[self._chosen[0]]
+            for kept, device in zip(self._kept, self._devices, strict=True)
         ]
         return tree_unflatten(leaves, self._nest)
 
     def put(self, chains: Chains, x: Any) -> None:
         """Write back where the chains that were taken stand now."""
         leaves, self._nest = tree_flatten(chains._replace(x=x))
+        self._devices = [_device(leaf) for leaf in leaves]
         self._kept = self._kept or [self._room(leaf) for leaf in leaves]
         places, rows = torch.tensor(self._chosen), torch.arange(self.size)
         for kept, leaf in zip(self._kept, leaves, strict=True):
@@ -92,13 +104,18 @@ class Memory:
         self.filled = max(self.filled, self._chosen[0] + 1)
 
     def _room(self, leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self.size:
-            return torch.zeros(self.places, *leaf.shape, dtype=leaf.dtype, device=leaf.device)
-        return [leaf] * self.places
+        """Places for what belongs to each sample: on its device, or on the CPU if they are too large for a GPU."""
+        if not (isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self.size):
+            return [leaf] * self.places
+        device, taken = leaf.device, self.places * leaf.numel() * leaf.element_size()
+        if device.type == "cuda" and taken > ROOM * torch.cuda.mem_get_info(device)[0]:
+            device = torch.device("cpu")
+        return torch.zeros(self.places, *leaf.shape, dtype=leaf.dtype, device=device)
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from; the nest is that of the next fresh chains."""
-        return {"filled": self.filled, "size": self.size, "random": self._random.getstate(), "kept": self._kept}
+        counts = (self.filled, self.size, self.turn)
+        return {"counts": counts, "random": self._random.getstate(), "kept": self._kept}
 
     def load_state_dict(self, state: dict[str, Any], like: Chains) -> None:
         """Go on from there.
@@ -107,9 +124,10 @@ class Memory:
             state: What :meth:`state_dict` gave.
             like: Chains of the same form.
         """
-        self.filled, self.size, self._kept = state["filled"], state["size"], state["kept"]
+        (self.filled, self.size, self.turn), self._kept = state["counts"], state["kept"]
         self._random.setstate(state["random"])
-        self._nest = tree_flatten(like)[1]
+        leaves, self._nest = tree_flatten(like)
+        self._devices = [_device(leaf) for leaf in leaves]
 
 
 def drawn_back(x: Any, g: Any) -> Any:
@@ -120,3 +138,7 @@ def drawn_back(x: Any, g: Any) -> Any:
 def _same_for_all(leaf: Any) -> bool:
     """Whether something beside a chain says nothing of a single sample."""
     return leaf is None or isinstance(leaf, (Tensor, bool, int, float))
+
+
+def _device(leaf: Any) -> torch.device | None:
+    return leaf.device if isinstance(leaf, Tensor) else None

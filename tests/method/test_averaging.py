@@ -57,18 +57,23 @@ def test_frozen_layers_and_those_that_g_shares_with_d_are_left_alone():
 
 def warmed(**settings):
     G, D = mlp_pair()
-    newest, found = {}, []
+    first, found = {}, []
 
     def generate(G, z):
-        newest.update({key: value.clone() for key, value in G.state_dict().items()})
+        if not first:
+            first.update({key: value.clone() for key, value in G.state_dict().items()})
         return G(z)
+
+    def ended(report):
+        found.append(dict(first))
+        first.clear()
 
     config = short(**{"iterations": 6, **settings})
     result = warm_start(
         *(G, D, vectors()),
         config=config,
         adapter=hooks(generate=generate),
-        callback=lambda report: found.append(dict(newest)),
+        callback=ended,
         progress=False,
     )
     return G, D, result, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coopinit_plugin.method.memory import PULL, Chains, Memory, drawn_back
+from coopinit_plugin.method.memory import FRESH, PULL, Chains, Memory, drawn_back
 from coopinit_plugin.method.team import Team
 
 N = 4
@@ -16,11 +16,13 @@ def fresh(value: float, beside=None) -> Chains:
 
 
 def filled(memory: Memory, beside=lambda value: None) -> Memory:
-    for place in range(memory.places):
-        value = float(place)
-        chains = memory.take(fresh(value, beside(value)), N)
-        assert chains.x is None  # a new latent's chain begins at G(z)
-        memory.put(chains, torch.full((N, 3), value) + torch.arange(N)[:, None] / 10)
+    for turn in range(FRESH * memory.places):
+        place = float(turn // FRESH)
+        chains = memory.take(fresh(place, beside(place)), N)
+        begins = turn % FRESH == 0
+        assert (chains.x is None) == begins  # a new latent's chain begins at G(z)
+        at = torch.full((N, 3), place) + torch.arange(N)[:, None] / 10
+        memory.put(chains, at if begins else chains.x)
     return memory
 
 
@@ -73,9 +75,11 @@ def test_two_processes_draw_as_one_does_for_its_positions():
     halves = [Memory(3, team=Team(count=2, index=index)) for index in range(2)]
     for index, half in enumerate(halves):
         rows = slice(index * N // 2, (index + 1) * N // 2)
-        for place in range(3):
-            chains = half.take(Chains(torch.full((N // 2, 2), float(place)), (None, None)), N // 2)
-            half.put(chains, (torch.full((N, 3), float(place)) + torch.arange(N)[:, None] / 10)[rows])
+        for turn in range(3 * FRESH):
+            place = float(turn // FRESH)
+            chains = half.take(Chains(torch.full((N // 2, 2), place), (None, None)), N // 2)
+            at = (torch.full((N, 3), place) + torch.arange(N)[:, None] / 10)[rows]
+            half.put(chains, at if chains.x is None else chains.x)
     for _ in range(5):
         ours = whole.take(fresh(-1.0), N).x
         theirs = [half.take(Chains(torch.zeros(N // 2, 2), (None, None)), N // 2).x for half in halves]
