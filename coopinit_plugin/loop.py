@@ -16,7 +16,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.finite import check_statistics
 from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.host.engine import Engine
-from coopinit_plugin.method.iteration import Statistics, cooperate, teaching_steps
+from coopinit_plugin.method.iteration import Statistics, cooperate
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.state import State
 
@@ -94,8 +94,8 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    teachings = teaching_steps(state.history[-1].displacement) if state.history else 1
-    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, teachings)
+    behind = state.history[-1].displacement ** 2 if state.history else 0.0
+    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, behind)
     state.averaged.update(iteration)
 
     found = Statistics.read(outcome.moments, state.settings.team)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 class Reference:
     """G, D, their optimizers and the step size a, taken through one iteration after the other.
 
-    The chains go on: `places` pairs (z, x̃) for each position of a batch, drawn back by the share `pull` of the way to
-    G(z) when they are taken up. One iteration in `fresh` begins new ones until the places are full. A G that lies
-    behind its chains takes up to `most` teaching steps, one for each `behind` of the last teaching loss.
+    The chains go on: `places` pairs (z, x̃) for each position of a batch, drawn back towards G(z) when they are taken
+    up, by the share `pull` of the way, or by the last teaching loss over `loose` if that is less. One iteration in
+    `fresh` begins new ones until the places are full. A G that lies behind its chains takes up to `most` teaching
+    steps, one for each `behind` of the last teaching loss.
 
     The balanced step begins at `first_step_size`: set `a` to it before the first iteration. `steps` is K.
     """
@@ -43,6 +44,7 @@ class Reference:
         places: int = 16,
         pull: float = 0.5,
         fresh: int = 8,
+        loose: float = 0.2,
         behind: float = 0.1,
         most: int = 4,
     ) -> None:
@@ -57,6 +59,7 @@ class Reference:
         self.adam_d = torch.optim.Adam([p for p in D.parameters() if p.requires_grad], lr_discriminator, betas)
 
         self.places, self.pull, self.fresh, self.behind, self.most = places, pull, fresh, behind, most
+        self.loose = loose
         self.turn, self.taught = 0, [0]  # iterations so far; teaching steps of each
         self.last_teaching = 0.0
         self.memory: list[tuple[Tensor, list[Tensor]]] = []  # (z, x̃) of whole batches, one a place
@@ -165,7 +168,9 @@ class Reference:
         generated = list(generated) if isinstance(generated, tuple) else [generated]
         start = [g.detach() for g in generated]
         if not filling:
-            start = [x + self.pull * (g - x) for x, g in zip(stood, start, strict=True)]
+            start = [
+                x + min(self.pull, self.last_teaching / self.loose) * (g - x) for x, g in zip(stood, start, strict=True)
+            ]
         refined = self.langevin(start)
         if filling:
             self.memory.append((z.clone(), [x.clone() for x in refined]))

@@ -21,7 +21,7 @@ from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
 from coopinit_plugin.method.team import ALONE, Team
 
-BEHIND = 0.1  # σ²; G takes one teaching step more for each of these that it lies behind its chains
+BEHIND = 0.1  # σ²; G takes one teaching step for each of these that it lies behind its chains
 MOST = 4  # teaching steps in an iteration
 
 Gradients = dict[Tensor, Tensor | None]
@@ -125,7 +125,7 @@ def cooperate(
     settings: Settings,
     adam_g: Optimizer,
     adam_d: Optimizer,
-    teachings: int = 1,
+    behind: float = 0.0,
 ) -> Outcome:
     """Run one iteration; G's and D's weights and the memory's chains change in place.
 
@@ -137,7 +137,7 @@ def cooperate(
         settings: What stays the same.
         adam_g: G's optimizer.
         adam_d: D's optimizer.
-        teachings: G's teaching steps, see :func:`teaching_steps`.
+        behind: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
     """
     x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
@@ -152,7 +152,9 @@ def cooperate(
         return pair.score(samples, chains.z, chains.beside[0])
 
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
-        refined = _refined(f, g if chains.x is None else drawn_back(chains.x, g), chains.beside[1], step, settings)
+        refined = _refined(
+            f, g if chains.x is None else drawn_back(chains.x, g, behind), chains.beside[1], step, settings
+        )
     memory.put(chains, refined)
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
@@ -176,18 +178,9 @@ def cooperate(
     pair.after_d_step()
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
-    for _ in range(teachings - 1):
+    for _ in range(min(MOST, ceil(behind / BEHIND)) - 1):
         _teach(pair, memory.some(), settings, adam_g, adam_d)
     return Outcome(detached(g), _moments(f_real, f_refined, teaching))
-
-
-def teaching_steps(displacement: float) -> int:
-    """How many teaching steps G takes in an iteration, by how far it lay behind its chains in the one before.
-
-    Args:
-        displacement: RMS of x̃_K − G(z), in σ.
-    """
-    return min(MOST, max(1, ceil(displacement**2 / BEHIND)))
 
 
 def _teach(pair: Pair, chains: Chains, settings: Settings, adam_g: Optimizer, adam_d: Optimizer) -> None:

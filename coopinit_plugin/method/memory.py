@@ -20,7 +20,8 @@ from coopinit_plugin.method.team import ALONE, Team
 PLACES = 16  # pairs for each position of a batch, at the least
 PAIRS = 256  # pairs in the memory, of all processes together, at the least
 FRESH = 8  # of so many iterations one begins new chains, until the memory is full
-PULL = 0.5  # share of the way to G(z) by which a chain is drawn back when it is taken up again
+PULL = 0.5  # largest share of the way to G(z) by which a chain is drawn back when it is taken up again
+LOOSE = 0.2  # σ²; the share is G's mean squared distance to its chains in these, if that is less than PULL
 ROOM = 1 / 8  # of the free memory of a GPU: a memory that would take more is kept on the CPU
 
 
@@ -130,9 +131,19 @@ class Memory:
         self._devices = [_device(leaf) for leaf in leaves]
 
 
-def drawn_back(x: Any, g: Any) -> Any:
-    """Where a chain begins: the share `PULL` of the way from where it stood to G(z)."""
-    return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), PULL), x, g)
+def drawn_back(x: Any, g: Any, behind: float) -> Any:
+    """Where a chain begins: a share of the way from where it stood to G(z), half of it at the most.
+
+    If G is close behind its chains, they are left to go on more freely: a chain that is drawn back farther than its
+    steps lead never gets anywhere.
+
+    Args:
+        x: Where the chains stood.
+        g: G(z).
+        behind: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
+    """
+    share = min(PULL, behind / LOOSE)
+    return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), share), x, g)
 
 
 def _same_for_all(leaf: Any) -> bool:

@@ -96,27 +96,33 @@ class Run:
 
     def __init__(self, task: Task, asked: argparse.Namespace, names: dict[str, Any]) -> None:
         self.task, self.asked = task, asked
-        self.names = {**names, "loss": asked.loss, "arm": asked.arm, "seed": asked.seed}
+        self.names = {**names, "loss": asked.loss, "arm": asked.arm}
 
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
         """What every run on real images is asked for."""
         parser.add_argument("--loss", choices=OBJECTIVES, default="non_saturating")
         parser.add_argument("--arm", choices=ARMS, default="warm")
-        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
         parser.add_argument("--total", type=int, default=3000, help="cost in adversarial iterations (default: 3000)")
 
     def go(self) -> None:
+        """One run for each seed."""
+        for seed in self.asked.seed:
+            self.names["seed"] = seed
+            self._one(seed)
+
+    def _one(self, seed: int) -> None:
         """Start, train, read."""
         task, asked = self.task, self.asked
         torch.manual_seed(1)
         unit = Adversarial(task, *task.make(), asked.loss)
         unit.run(UNIT)
-        torch.manual_seed(asked.seed)
+        torch.manual_seed(seed)
         G, D = task.make()
         began = clock()
         if asked.arm != "random":
-            config = WarmStartConfig(iterations="auto" if asked.arm == "warm" else 0, seed=asked.seed)
+            config = WarmStartConfig(iterations="auto" if asked.arm == "warm" else 0, seed=seed)
             print(warm_start(G, D, task, handover=OBJECTIVES[asked.loss].word, config=config).summary)
         warm = (clock() - began) / (unit.seconds / unit.done)
         stage, left = Adversarial(task, G, D, asked.loss), max(int(asked.total - warm), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coopinit_plugin.method.memory import FRESH, PULL, Chains, Memory, drawn_back
+from coopinit_plugin.method.memory import FRESH, LOOSE, PULL, Chains, Memory, drawn_back
 from coopinit_plugin.method.team import Team
 
 N = 4
@@ -96,8 +96,9 @@ def test_a_stored_memory_goes_on_with_the_same_draws():
         assert torch.equal(ours.z, theirs.z)
 
 
-def test_a_chain_is_drawn_back_by_a_share_of_the_way_and_carries_no_graph():
+@pytest.mark.parametrize(("behind", "share"), [(9.0, PULL), (LOOSE / 10, 0.1), (0.0, 0.0)])
+def test_a_chain_is_drawn_back_by_a_share_of_the_way_and_carries_no_graph(behind, share):
     x, g = torch.zeros(N, 3), torch.ones(N, 3, requires_grad=True)
-    start = drawn_back((x,), (g,))
-    assert torch.allclose(start[0], torch.full((N, 3), PULL))
+    start = drawn_back((x,), (g,), behind)
+    assert torch.allclose(start[0], torch.full((N, 3), share))
     assert not start[0].requires_grad
