@@ -77,7 +77,7 @@ class WarmStartConfig:
 
     Args:
         iterations: Cooperative iterations, or ``"auto"``: stop when the sliced Wasserstein distance between generated
-            and real samples is down to 0.2 σ, or no longer falls. 0: the hand-over alone, in seconds: nothing moves
+            and real samples is down to 0.16 σ, or no longer falls. 0: the hand-over alone, in seconds: nothing moves
             but scale and shift of D's output. With a gradient penalty that often gives most of the gain.
         max_iterations: The most that ``"auto"`` may take.
         max_seconds: The most seconds that the iterations may take, counted from the call; the hand-over takes the time
