@@ -6,8 +6,10 @@ import argparse
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from examples.study.cost import clock
 from examples.study.objectives import OBJECTIVES
 
 ARMS = ("warm", "hand-over", "random")
+KEPT = 24  # samples of a reading that are kept for a picture
 UNIT = 30  # iterations of other networks by which the cost of one is known before the run begins
 
 
@@ -105,6 +108,7 @@ class Run:
         parser.add_argument("--arm", choices=ARMS, default="warm")
         parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
         parser.add_argument("--total", type=int, default=3000, help="cost in adversarial iterations (default: 3000)")
+        parser.add_argument("--keep", type=Path, help="folder for some samples of each reading, and real ones")
 
     def go(self) -> None:
         """One run for each seed."""
@@ -135,6 +139,12 @@ class Run:
         with torch.no_grad():
             drawn = torch.cat([stage.G(self.task.latents(512)) for _ in range(samples // 512)])
         stage.G.train()
+        if self.asked.keep is not None:
+            self.asked.keep.mkdir(parents=True, exist_ok=True)
+            name = "-".join(str(value) for value in self.names.values())
+            for part, samples_of in (("real", self.task.draw(KEPT)), (f"{name}-{stage.done:05}", drawn[:KEPT])):
+                pixels = ((samples_of + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+                np.save(self.asked.keep / f"{part}.npy", pixels.numpy())
         told = {**self.names, "warm_cost": round(warm), "cost": round(warm + stage.done)}
         told |= {**self.task.measure(drawn), **self.task.beside(stage.D)}
         print(*(f"{key} {value}" for key, value in told.items()), sep=" · ", flush=True)
