@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.method.energy_mode import likelihood_mode, normalisers
-from coopinit_plugin.method.kept import buffers, frozen, kept, training
+from coopinit_plugin.method.fitting import Fit, fit
+from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.layer_sizes import set_sizes
 from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
-from coopinit_plugin.method.output_layers import OutputLayers, find_output_layers
+from coopinit_plugin.method.output_layers import OutputLayers
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.team import Team
 
@@ -25,6 +27,10 @@ SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
 SLOWER = 16.0  # G's layers before a normalisation, against their size before the warm-up
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
+INVERTED = (
+    "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
+    "longer, config=WarmStartConfig(iterations=...), or train D alone before G until real samples score higher."
+)
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
     'it by one word, config=WarmStartConfig(handover="logistic") (or "hinge", "least_squares", "wasserstein", '
@@ -48,28 +54,39 @@ def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
     """Give D's layers the sizes they had, judged by its logits of the given samples and of as many generated ones.
 
     Args:
-        pair: G and D after the warm-up.
+        pair: G and D after the warm-up, which give the same for the same at every call.
         samples: Real samples, with latents.
         sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said before the warm-up.
 
     Returns:
         The number of weights that were changed.
     """
-    with torch.no_grad(), kept(buffers(pair.G)):
+    with torch.no_grad():
         fake = [(pair.generate(z), z, batch) for _, z, batch in samples]
     alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
 
-    def on_own_statistics(pair: Pair, drawn: list[Drawn]) -> Tensor:
-        """On the statistics of each batch, as in the adversarial loop."""
-        with kept(training(*alone), buffers(*alone)):
-            for layer in alone:
+    def logits(on_own_statistics: bool, drawn: list[Drawn]) -> Tensor:
+        """After what the loop does after a step of D; also on the statistics of each batch, as in that loop."""
+        with _after_a_step(pair), kept(training(*alone)):
+            for layer in alone if on_own_statistics else ():
                 layer.train()
             return _scores(pair, drawn)
 
-    ways = [_scores, on_own_statistics] if alone else [_scores]
+    ways = [False, True] if alone else [False]
     with kept(training(pair.D)):
         likelihood_mode(pair.D)
-        return set_sizes(pair.D, sizes, [partial(way, pair, drawn) for way in ways for drawn in (samples, fake)])
+        changed = set_sizes(pair.D, sizes, [partial(logits, way, drawn) for way in ways for drawn in (samples, fake)])
+    if changed:
+        pair.after_d_step()
+    return changed
+
+
+@contextmanager
+def _after_a_step(pair: Pair) -> Iterator[None]:
+    """D as the user's loop leaves it after a step, e.g. with weights clipped; put back at the end."""
+    with kept(values(pair.D.parameters()), buffers(pair.D)):
+        pair.after_d_step()
+        yield
 
 
 def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
@@ -81,7 +98,7 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
     a hundred iterations, before D has learnt to hold it.
 
     Args:
-        pair: G and D after the warm-up.
+        pair: G and D after the warm-up, which give the same for the same at every call.
         z: Latents by which it is judged that G's samples stay.
         sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said of G before the warm-up.
 
@@ -90,8 +107,7 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
     """
 
     def samples(training_mode: bool) -> Tensor:
-        with kept(training(pair.G), buffers(pair.G)), torch.random.fork_rng():
-            torch.manual_seed(0)  # a G with noise of its own gives the same samples again
+        with kept(training(pair.G), buffers(pair.G)):
             pair.G.train(training_mode)
             return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
 
@@ -101,6 +117,7 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
 
 def hand_over(
     pair: Pair,
+    still: Pair,
     few: list[Drawn],
     draw: Callable[[], Drawn],
     kind: str,
@@ -112,6 +129,7 @@ def hand_over(
 
     Args:
         pair: G and D after the warm-up; D's last layer changes.
+        still: The same two, which give the same for the same at every call.
         few: Samples by which the layers that scale and shift the logit are found.
         draw: Gives more of them.
         kind: The adversarial loss that follows, ``"none"``, or ``"unit"`` if it is not known.
@@ -120,20 +138,29 @@ def hand_over(
         team: The processes that share the samples.
     """
     real, fake = _logits(pair, draw, team)
-    affine, moved, worries = Affine(1.0, 0.0), "", []
+    affine, moved, worries = Fit(Affine(1.0, 0.0), "", [])
     if kind != "none":
-        layers = _output_layers(pair, few)
-        affine = _best_map(pair, few[-1], layers, (real, fake), kind, loss, r1, team)
-        layers.apply(affine)
+        norms = _steepness(pair, few[-1], kind, r1, team)
+
+        def best_map(real: Tensor, fake: Tensor, layers: OutputLayers) -> Affine:
+            """The map that suits the loss best, of those that the layers allow."""
+            if kind == "wasserstein":
+                best = critic_scale(real, fake, norms)
+            elif loss is None:
+                best = unit_scale(real, fake)
+            else:
+                penalty = r1 / 2 * float(norms.square().mean()) if r1 else 0.0
+                best = line_search(loss, real, fake, penalty=penalty, scalable=layers.scales, shiftable=layers.shifts)
+            return Affine(best.scale if layers.scales else 1.0, best.shift if layers.shifts else 0.0)
+
+        with kept(training(pair.D)):
+            likelihood_mode(pair.D)
+            affine, moved, worries = fit(still, partial(_scores, still, few), real, fake, best_map)
         real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
-        moved = " and ".join(["scale"] * layers.scales + ["shift"] * layers.shifts)
         if loss is None and kind != "wasserstein":
             worries.append(UNKNOWN)
-        if not moved:
-            worries.append(
-                "No layer of D's alone was found that scales or shifts its logits (spectral norm and no bias, or G's "
-                f"layer, too?): they stay as the warm-up left them, of standard deviation {float(real.std()):.2g}."
-            )
+    if real.mean() < fake.mean():
+        worries.append(INVERTED.format(float(real.mean()), float(fake.mean())))
     summary = {
         "handover": kind,
         "handover_moved": moved,
@@ -147,37 +174,13 @@ def hand_over(
     return HandedOver(summary, worries)
 
 
-def _output_layers(pair: Pair, few: list[Drawn]) -> OutputLayers:
-    """Those of D alone, not of a G that shares layers with it."""
-    with kept(training(pair.D)):
-        likelihood_mode(pair.D)
-        return find_output_layers(pair.D, lambda: _scores(pair, few)).without(pair.G.parameters())
-
-
-def _best_map(
-    pair: Pair,
-    drawn: Drawn,
-    layers: OutputLayers,
-    logits: tuple[Tensor, Tensor],
-    kind: str,
-    loss: Loss | None,
-    r1: float,
-    team: Team,
-) -> Affine:
-    """The map that suits the loss best, of those that the layers allow."""
+def _steepness(pair: Pair, drawn: Drawn, kind: str, r1: float, team: Team) -> Tensor:
+    """‖∇f‖ of each sample of all processes, if the kind of loss asks for it: at x for R1, else half-way to G(z)."""
     x, z, batch = drawn
-    real, fake = logits
-    if kind == "wasserstein":
-        norms = _gradient_norms(pair, _between(pair, x, z), z, batch)
-        best = critic_scale(real, fake, team.gather(norms).flatten().cpu().double())
-    elif loss is None:
-        best = unit_scale(real, fake)
-    else:
-        penalty = 0.0
-        if r1 and layers.scales:
-            penalty = r1 / 2 * float(team.gather(_gradient_norms(pair, x, z, batch).square()).mean())
-        best = line_search(loss, real, fake, penalty=penalty, scalable=layers.scales, shiftable=layers.shifts)
-    return Affine(best.scale if layers.scales else 1.0, best.shift if layers.shifts else 0.0)
+    if kind != "wasserstein" and not r1:
+        return torch.zeros(1)
+    norms = _gradient_norms(pair, _between(pair, x, z) if kind == "wasserstein" else x, z, batch)
+    return team.gather(norms).flatten().cpu().double()
 
 
 def _scores(pair: Pair, samples: list[Drawn]) -> Tensor:
@@ -224,7 +227,7 @@ def _gradient_norms(pair: Pair, samples: Any, z: Any, batch: Any) -> Tensor:
     """‖∇f‖ of each sample; of a patch map, that of the sum of its positions, as penalties on gradients are written."""
     leaves, nest = tree_flatten(samples)
     inputs = [leaf.detach().requires_grad_() for leaf in leaves]
-    with kept(training(pair.D), frozen(pair.D)):
+    with kept(training(pair.D), frozen(pair.D), buffers(pair.D)):
         likelihood_mode(pair.D)
         gradients, _ = input_gradient(lambda moved: pair.logits(moved, z, batch), inputs, nest)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
