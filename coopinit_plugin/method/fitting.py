@@ -32,9 +32,9 @@ TAKEN_BACK = (
     "it leaves, and not by {:.3g}."
 )
 UNSTEADY = (
-    "D's score of the same samples differs between two calls with the same random state and buffers. So no layer could "
-    "be proved to scale or shift its logits, and they stay as the warm-up left them, of standard deviation {:.2g}. Give "
-    "the score without what changes it: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)."
+    "D's score of the same samples differs between two calls with the same random state and buffers. No layer could be "
+    "proved to scale or shift its logits: they stay as the warm-up left them, of standard deviation {:.2g}. Give the "
+    "score without what changes it, adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)."
 )
 NONE_FOUND = (
     "No layer of D's alone was found that scales or shifts its logits ({}spectral norm and no bias, or G's layer, "
