@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,20 +41,6 @@ NONE_FOUND = (
 )
 
 
-class Fit(NamedTuple):
-    """What was done.
-
-    Attributes:
-        affine: The map that D's logits went through.
-        moved: ``"scale and shift"``, or the one of them that could be moved, or nothing.
-        worries: What the user should know.
-    """
-
-    affine: Affine
-    moved: str
-    worries: list[str]
-
-
 @torch.no_grad()
 def fit(
     pair: Pair,
@@ -63,7 +48,7 @@ def fit(
     real: Tensor,
     fake: Tensor,
     best: Callable[[Tensor, Tensor, OutputLayers], Affine],
-) -> Fit:
+) -> tuple[Affine, str, list[str]]:
     """Write the best map into D's last layers; of one that does not hold there, the largest share that does.
 
     Args:
@@ -72,6 +57,9 @@ def fit(
         real: D's logits of real samples.
         fake: Of generated ones. If these are higher in the mean, D is turned round.
         best: ``(real, fake, layers) -> map``, the best one of those that the layers allow.
+
+    Returns:
+        (The map that D's logits went through, which of ``"scale and shift"`` moved, what the user should know.)
     """
     layers = find_output_layers(pair.D, f).without(pair.G.parameters())
 
@@ -87,7 +75,7 @@ def fit(
         return alike(after_a_step(affine), affine.scale * (before + affine.shift), layers.rounding)
 
     if not holds(Affine(1.0, 0.0)):
-        return Fit(Affine(1.0, 0.0), "", [UNSTEADY.format(float(real.std()))])
+        return Affine(1.0, 0.0), "", [UNSTEADY.format(float(real.std()))]
     sign = -1.0 if real.mean() < fake.mean() and layers.scales and holds(Affine(-1.0, 0.0)) else 1.0
     whole = best(sign * real, sign * fake, layers)
     share = _largest_share(lambda share: holds(Affine(sign * whole.scale**share, 0.0)))
@@ -107,7 +95,7 @@ def fit(
     elif not moved:
         coarse = "numbers of low precision inside D, " if layers.rounding > COARSE else ""
         worries.append(NONE_FOUND.format(coarse, float(real.std())))
-    return Fit(Affine(scale, shift), moved, worries)
+    return Affine(scale, shift), moved, worries
 
 
 def _largest_share(holds: Callable[[float], bool]) -> float:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
-from coopinit_plugin.method.energy_mode import likelihood_mode, normalisers
-from coopinit_plugin.method.fitting import Fit, fit
+from coopinit_plugin.method.energy_mode import normalisers
+from coopinit_plugin.method.fitting import fit
 from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.layer_sizes import set_sizes
@@ -38,18 +37,6 @@ UNKNOWN = (
 )
 
 
-class HandedOver(NamedTuple):
-    """What was done.
-
-    Attributes:
-        summary: The map that was applied and how the logits lie now.
-        worries: What the user should know.
-    """
-
-    summary: dict[str, Any]
-    worries: list[str]
-
-
 def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
     """Give D's layers the sizes they had, judged by its logits of the given samples and of as many generated ones.
 
@@ -67,26 +54,17 @@ def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
 
     def logits(on_own_statistics: bool, drawn: list[Drawn]) -> Tensor:
         """After what the loop does after a step of D; also on the statistics of each batch, as in that loop."""
-        with _after_a_step(pair), kept(training(*alone)):
+        with kept(values(pair.D.parameters()), buffers(pair.D), training(*alone)):
+            pair.after_d_step()
             for layer in alone if on_own_statistics else ():
                 layer.train()
             return _scores(pair, drawn)
 
     ways = [False, True] if alone else [False]
-    with kept(training(pair.D)):
-        likelihood_mode(pair.D)
-        changed = set_sizes(pair.D, sizes, [partial(logits, way, drawn) for way in ways for drawn in (samples, fake)])
+    changed = set_sizes(pair.D, sizes, [partial(logits, way, drawn) for way in ways for drawn in (samples, fake)])
     if changed:
         pair.after_d_step()
     return changed
-
-
-@contextmanager
-def _after_a_step(pair: Pair) -> Iterator[None]:
-    """D as the user's loop leaves it after a step, e.g. with weights clipped; put back at the end."""
-    with kept(values(pair.D.parameters()), buffers(pair.D)):
-        pair.after_d_step()
-        yield
 
 
 def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
@@ -124,11 +102,11 @@ def hand_over(
     loss: Loss | None,
     r1: float,
     team: Team,
-) -> HandedOver:
+) -> tuple[dict[str, Any], list[str]]:
     """Scale and shift D's last layer so that the user's D loss is smallest.
 
     Args:
-        pair: G and D after the warm-up; D's last layer changes.
+        pair: G and D after the warm-up, D in evaluation mode; its last layer changes.
         still: The same two, which give the same for the same at every call.
         few: Samples by which the layers that scale and shift the logit are found.
         draw: Gives more of them.
@@ -136,11 +114,15 @@ def hand_over(
         loss: D's loss ``(f_real, f_fake) -> loss`` on logits, if the kind has one.
         r1: γ of an R1 penalty on real samples.
         team: The processes that share the samples.
+
+    Returns:
+        (The map that was applied and how the logits lie now, for the summary; what the user should know.)
     """
     real, fake = _logits(pair, draw, team)
-    affine, moved, worries = Fit(Affine(1.0, 0.0), "", [])
+    affine, moved, worries = Affine(1.0, 0.0), "", list[str]()
     if kind != "none":
-        norms = _steepness(pair, few[-1], kind, r1, team)
+        asked = kind == "wasserstein" or r1
+        norms = team.gather(_gradient_norms(pair, *few[-1], kind)).flatten().cpu().double() if asked else torch.zeros(1)
 
         def best_map(real: Tensor, fake: Tensor, layers: OutputLayers) -> Affine:
             """The map that suits the loss best, of those that the layers allow."""
@@ -149,19 +131,17 @@ def hand_over(
             elif loss is None:
                 best = unit_scale(real, fake)
             else:
-                penalty = r1 / 2 * float(norms.square().mean()) if r1 else 0.0
+                penalty = r1 / 2 * float(norms.square().mean())
                 best = line_search(loss, real, fake, penalty=penalty, scalable=layers.scales, shiftable=layers.shifts)
             return Affine(best.scale if layers.scales else 1.0, best.shift if layers.shifts else 0.0)
 
-        with kept(training(pair.D)):
-            likelihood_mode(pair.D)
-            affine, moved, worries = fit(still, partial(_scores, still, few), real, fake, best_map)
+        affine, moved, worries = fit(still, partial(_scores, still, few), real, fake, best_map)
         real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
         if loss is None and kind != "wasserstein":
             worries.append(UNKNOWN)
     if real.mean() < fake.mean():
         worries.append(INVERTED.format(float(real.mean()), float(fake.mean())))
-    summary = {
+    return {
         "handover": kind,
         "handover_moved": moved,
         "handover_scale": affine.scale,
@@ -170,17 +150,7 @@ def hand_over(
         "logit_real_std": float(real.std(correction=0)),
         "logit_fake_mean": float(fake.mean()),
         "logit_fake_std": float(fake.std(correction=0)),
-    }
-    return HandedOver(summary, worries)
-
-
-def _steepness(pair: Pair, drawn: Drawn, kind: str, r1: float, team: Team) -> Tensor:
-    """‖∇f‖ of each sample of all processes, if the kind of loss asks for it: at x for R1, else half-way to G(z)."""
-    x, z, batch = drawn
-    if kind != "wasserstein" and not r1:
-        return torch.zeros(1)
-    norms = _gradient_norms(pair, _between(pair, x, z) if kind == "wasserstein" else x, z, batch)
-    return team.gather(norms).flatten().cpu().double()
+    }, worries
 
 
 def _scores(pair: Pair, samples: list[Drawn]) -> Tensor:
@@ -215,19 +185,16 @@ def _thinned(f: Tensor) -> Tensor:
     return rows[:, :: -(-rows.shape[1] // POSITIONS)]
 
 
-def _between(pair: Pair, x: Any, z: Any) -> Any:
-    """Samples half-way between real and generated ones, where a critic's gradient penalty looks."""
-    with torch.no_grad(), kept(buffers(pair.G)):
-        fake = pair.generate(z)
-    real, nest = tree_flatten(x)
-    return tree_unflatten([(a + b) / 2 for a, b in zip(real, tree_leaves(fake), strict=True)], nest)
+def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any, kind: str) -> Tensor:
+    """‖∇f‖ of each sample: at x, as R1 has it, or half-way between x and G(z), where a critic's gradient penalty looks.
 
-
-def _gradient_norms(pair: Pair, samples: Any, z: Any, batch: Any) -> Tensor:
-    """‖∇f‖ of each sample; of a patch map, that of the sum of its positions, as penalties on gradients are written."""
-    leaves, nest = tree_flatten(samples)
-    inputs = [leaf.detach().requires_grad_() for leaf in leaves]
-    with kept(training(pair.D), frozen(pair.D), buffers(pair.D)):
-        likelihood_mode(pair.D)
+    Of a patch map it is that of the sum of its positions, as penalties on gradients are written.
+    """
+    inputs, nest = tree_flatten(x)
+    with kept(frozen(pair.D), buffers(pair.G, pair.D)):
+        if kind == "wasserstein":
+            with torch.no_grad():
+                inputs = [(a + b) / 2 for a, b in zip(inputs, tree_leaves(pair.generate(z)), strict=True)]
+        inputs = [leaf.detach().requires_grad_() for leaf in inputs]
         gradients, _ = input_gradient(lambda moved: pair.logits(moved, z, batch), inputs, nest)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from coopinit_plugin.method.kept import Undo, values
 from coopinit_plugin.method.output_layers import own_parameters
 from coopinit_plugin.method.recorder import recorded
 
@@ -28,7 +29,6 @@ SHARES = [tenths / 10 for tenths in range(10, 0, -1)]  # of the way back under a
 NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
 
 Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
-Undo = list[tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def set_sizes(
             for way, passes_on in _ways(weight, size / now, layer, between, following):
                 if (passes_on and not pass_on) or any(_is_frozen(tensor) for tensor, _ in way):
                     continue
-                if (undo := _multiplied(way, outputs, before, rounding)) is not None:
+                if undo := _multiplied(way, outputs, before, rounding):
                     changed += 1
                     passed_on = [*passed_on, undo] if passes_on else []
                     break
@@ -80,7 +80,7 @@ def set_sizes(
                 if following:  # it must not be left with what those before it passed on
                     changed -= len(passed_on)
                     while passed_on:
-                        _put_back(passed_on.pop())
+                        passed_on.pop()()
     return changed
 
 
@@ -134,12 +134,12 @@ def alike(now: Tensor, before: Tensor, rounding: float) -> bool:
 
 def _multiplied(way: Way, logits: Sequence[Callable[[], Tensor]], before: list[Tensor], rounding: float) -> Undo | None:
     """Multiply; where the logits are not the same any more, put everything back."""
-    undo = [(tensor, tensor.clone()) for tensor, _ in way]
+    undo = values(tensor for tensor, _ in way)
     for tensor, by in way:
         tensor.mul_(by)
     if all(alike(f(), base, rounding) for f, base in zip(logits, before, strict=True)):
         return undo
-    _put_back(undo)
+    undo()
     return None
 
 
@@ -150,11 +150,6 @@ def _is_frozen(tensor: Tensor) -> bool:
 
 def _std(logits: Tensor) -> float:
     return float(logits.std(correction=0))
-
-
-def _put_back(undo: Undo) -> None:
-    for tensor, value in undo:
-        tensor.copy_(value)
 
 
 def _weights(D: nn.Module) -> list[nn.Parameter]:

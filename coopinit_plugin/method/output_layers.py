@@ -91,7 +91,7 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
     found: list[nn.Parameter] = []
     complete = False
     for layer in layers:
-        tried = found + [p for p in own_parameters(layer) if not any(p is one for one in found)]
+        tried = [*dict.fromkeys([*found, *own_parameters(layer)])]
         twice, fourfold = moved(tried, by=2.0), moved(tried, by=4.0)  # powers of two, which no precision rounds
         if alike(fourfold, 3 * twice) and not alike(twice, torch.zeros_like(base)):
             found = tried
@@ -99,7 +99,7 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
                 break
 
     if complete:
-        layers = [m for m in layers if any(p is one for p in own_parameters(m) for one in found)]
+        layers = [layer for layer in layers if not {*found}.isdisjoint(own_parameters(layer))]
     step = max(1.0, size)  # less would be lost in the rounding of large logits
     for layer in layers[:4]:
         bias = layer._parameters.get("bias")
