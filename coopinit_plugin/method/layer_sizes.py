@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from coopinit_plugin.method.kept import Undo, values
 from coopinit_plugin.method.output_layers import own_parameters
 from coopinit_plugin.method.recorder import recorded
 
-ALIKE = 0.1  # of the logits' standard deviation: what they may move; rounding takes a millionth
+ALIKE = 0.1  # of the logits' standard deviation: what they may move, beside rounding
 ROUNDING = 1e-5  # of the largest logit: less does not tell one sample from another
 SHARES = [tenths / 10 for tenths in range(10, 0, -1)]  # of the way back under a normalisation, in logarithms
 NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of what it was stays as it is
 
 Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
-Undo = list[tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
@@ -46,7 +46,8 @@ def set_sizes(
     Args:
         network: G or D; changed in place.
         sizes: As :func:`layer_sizes` gives them.
-        outputs: Each gives what the network makes of fixed samples, flat; all have to stay, the first is asked first.
+        outputs: Each gives what the network makes of fixed samples, flat, and the same at every call; all have to stay,
+            the first is asked first.
         pass_on: Whether the next layer may make up for a layer's new size.
 
     Returns:
@@ -56,10 +57,10 @@ def set_sizes(
     with recorded(network) as record:
         before = [outputs[0]()]
     called = [call.module for call in record.ended if call.name and not _inside(call.name)]
-    record.ended.clear()
-    record.begun.clear()
+    rounding = record.rounding
+    del record  # which holds what every layer gave
     before += [f() for f in outputs[1:]]
-    if any(_std(base) <= ROUNDING * float(base.abs().max()) for base in before):
+    if any(_std(base) <= max(ROUNDING, rounding) * float(base.abs().max()) for base in before):
         return 0  # they are all the same, and would be so whatever was done to the layers
     passed_on: list[Undo] = []  # to layers further back, of which none has its own size yet
     changed = 0
@@ -71,7 +72,7 @@ def set_sizes(
             for way, passes_on in _ways(weight, size / now, layer, between, following):
                 if (passes_on and not pass_on) or any(_is_frozen(tensor) for tensor, _ in way):
                     continue
-                if (undo := _multiplied(way, outputs, before)) is not None:
+                if undo := _multiplied(way, outputs, before, rounding):
                     changed += 1
                     passed_on = [*passed_on, undo] if passes_on else []
                     break
@@ -79,7 +80,7 @@ def set_sizes(
                 if following:  # it must not be left with what those before it passed on
                     changed -= len(passed_on)
                     while passed_on:
-                        _put_back(passed_on.pop())
+                        passed_on.pop()()
     return changed
 
 
@@ -125,14 +126,20 @@ def _ways(
         yield own + [(parameter, 1 / factor) for parameter in following], True
 
 
-def _multiplied(way: Way, logits: Sequence[Callable[[], Tensor]], before: list[Tensor]) -> Undo | None:
+def alike(now: Tensor, before: Tensor, rounding: float) -> bool:
+    """Whether logits are the same, to a tenth of their standard deviation and the rounding of the network's numbers."""
+    moved = float((now - before).abs().max())
+    return moved <= ALIKE * _std(before) + 4 * rounding * float(before.abs().max())
+
+
+def _multiplied(way: Way, logits: Sequence[Callable[[], Tensor]], before: list[Tensor], rounding: float) -> Undo | None:
     """Multiply; where the logits are not the same any more, put everything back."""
-    undo = [(tensor, tensor.clone()) for tensor, _ in way]
+    undo = values(tensor for tensor, _ in way)
     for tensor, by in way:
         tensor.mul_(by)
-    if all(float((f() - base).abs().max()) <= ALIKE * _std(base) for f, base in zip(logits, before, strict=True)):
+    if all(alike(f(), base, rounding) for f, base in zip(logits, before, strict=True)):
         return undo
-    _put_back(undo)
+    undo()
     return None
 
 
@@ -143,11 +150,6 @@ def _is_frozen(tensor: Tensor) -> bool:
 
 def _std(logits: Tensor) -> float:
     return float(logits.std(correction=0))
-
-
-def _put_back(undo: Undo) -> None:
-    for tensor, value in undo:
-        tensor.copy_(value)
 
 
 def _weights(D: nn.Module) -> list[nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,13 @@ class OutputLayers:
         scaled: Parameters that scale the logit when all are multiplied; empty if none do (spectral norm).
         shifted: A bias that shifts the logit of every sample alike, ``None`` if there is none.
         per_unit: By how much it does so, for a change of the bias by 1.
+        rounding: Of D's numbers, relative to their size.
     """
 
     scaled: list[nn.Parameter]
     shifted: nn.Parameter | None
     per_unit: float
+    rounding: float = 0.0
 
     @property
     def scales(self) -> bool:
@@ -43,7 +45,7 @@ class OutputLayers:
         """What is left if these parameters must not change, such as a G's that shares layers with D."""
         kept = {*others}
         scaled = self.scaled if kept.isdisjoint(self.scaled) else []
-        return OutputLayers(scaled, None if self.shifted in kept else self.shifted, self.per_unit)
+        return replace(self, scaled=scaled, shifted=None if self.shifted in kept else self.shifted)
 
     @torch.no_grad()
     def apply(self, affine: Affine) -> None:
@@ -65,48 +67,50 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
 
     Args:
         D: The discriminator; its parameters are as before at the end.
-        f: The logits of a fixed batch, ``(N,)``.
+        f: The logits of a fixed batch, ``(N,)``, the same at every call.
     """
     with recorded(D) as record:
         base = f()
-    last_first = [D, *(module for module in reversed([call.module for call in record.ended]))]
+    last_first = [D, *(call.module for call in reversed(record.ended))]
     last_first += reversed([*D.modules()])  # those run by their `forward`, which no hook sees
     layers = [module for module in dict.fromkeys(last_first) if own_parameters(module)][:DEEPEST]
+    size = float(base.abs().max().clamp_min(1e-12))
+    error = max(1e-3, 2 * record.rounding)
 
-    def scaled(parameters: list[nn.Parameter], factor: float) -> Tensor:
+    def moved(parameters: list[nn.Parameter], *, by: float = 1.0, plus: float = 0.0) -> Tensor:
+        """What a change of the parameters does to the logits."""
         with kept(values(parameters)):
             for parameter in parameters:
-                parameter.mul_(factor)
-            return f()
+                parameter.mul_(by).add_(plus)
+            return f() - base
+
+    def alike(a: Tensor, b: Tensor) -> bool:
+        """Equal to rounding, against the size of the logits."""
+        return float((a - b).abs().max()) <= error * max(size, float(b.abs().max()))
 
     found: list[nn.Parameter] = []
     complete = False
     for layer in layers:
-        tried = found + [p for p in own_parameters(layer) if not any(p is one for one in found)]
-        twice, thrice = scaled(tried, 2.0), scaled(tried, 3.0)
-        if _alike(thrice - base, 2 * (twice - base), base) and not _alike(twice, base, base):
+        tried = [*dict.fromkeys([*found, *own_parameters(layer)])]
+        twice, fourfold = moved(tried, by=2.0), moved(tried, by=4.0)  # powers of two, which no precision rounds
+        if alike(fourfold, 3 * twice) and not alike(twice, torch.zeros_like(base)):
             found = tried
-            if _alike(twice, 2 * base, base):
-                complete = True
+            if complete := alike(twice, base):
                 break
 
     if complete:
-        layers = [m for m in layers if any(p is one for p in own_parameters(m) for one in found)]
+        layers = [layer for layer in layers if not {*found}.isdisjoint(own_parameters(layer))]
+    step = max(1.0, size)  # less would be lost in the rounding of large logits
     for layer in layers[:4]:
         bias = layer._parameters.get("bias")
         if bias is None:
             continue
-        value = bias.clone()
-        bias.add_(1.0)
-        up = f() - base
-        bias.copy_(value - 1.0)
-        down = base - f()
-        bias.copy_(value)
+        up, down = moved([bias], plus=step) / step, -moved([bias], plus=-step) / step
         per_unit = float(up.mean())
-        off = max(float((moved - per_unit).abs().max()) for moved in (up, down))  # a ReLU after it would bend one way
-        if abs(per_unit) > 1e-6 and off <= 1e-3 * abs(per_unit):
-            return OutputLayers(found if complete else [], bias, per_unit)
-    return OutputLayers(found if complete else [], None, 1.0)
+        off = max(float((each - per_unit).abs().max()) for each in (up, down))  # a ReLU after it would bend one way
+        if abs(per_unit) > 1e-6 and off <= error * abs(per_unit):
+            return OutputLayers(found if complete else [], bias, per_unit, record.rounding)
+    return OutputLayers(found if complete else [], None, 1.0, record.rounding)
 
 
 def own_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -116,9 +120,3 @@ def own_parameters(module: nn.Module) -> list[nn.Parameter]:
     if isinstance(inside, nn.ModuleDict):
         own += list(inside.parameters())
     return [p for p in own if p.is_floating_point()]
-
-
-def _alike(a: Tensor, b: Tensor, base: Tensor) -> bool:
-    """Equal to rounding, against the size of the logits."""
-    size = float(base.abs().max().clamp_min(1e-12))
-    return float((a - b).abs().max()) <= 1e-3 * max(size, float(b.abs().max()))

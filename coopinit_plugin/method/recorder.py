@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass
@@ -36,6 +38,12 @@ class Record:
 
     begun: list[Call] = field(default_factory=list)
     ended: list[Call] = field(default_factory=list)
+
+    @property
+    def rounding(self) -> float:
+        """Relative rounding of the coarsest number that a module gave, e.g. 1/128 if one ran in bfloat16."""
+        given = [leaf for call in self.ended for leaf in tree_leaves(call.output) if isinstance(leaf, Tensor)]
+        return max((torch.finfo(leaf.dtype).eps for leaf in given if leaf.is_floating_point()), default=0.0)
 
 
 @contextmanager
