@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.method.team import ALONE, Team
 
 WIDEST = 16_384  # elements of a sample that the projections see; more are sampled at random
+NEIGHBOUR = 3  # a sample reaches as far as to this neighbour
 
 
 class SlicedWasserstein:
@@ -55,6 +56,30 @@ class SlicedWasserstein:
         return torch.cat(
             [leaf.detach().float().flatten(1) / sigma for leaf, sigma in zip(leaves, self._scale, strict=True)], dim=1
         )
+
+
+def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
+    """Which share of generated samples lies where data lie, and which share of real ones: the scale for the former.
+
+    A sample lies among the data if it is no farther from one of them than that one's third neighbour (the precision of
+    Kynkäänniemi et al. 2019, here in random projections). Half of the real samples are the data, the others are judged.
+    The sliced distance alone cannot tell: samples that fill the space between far-apart modes are close by it.
+
+    Args:
+        generated: Projections of generated samples, ``(N, directions)``.
+        real: Those of real ones; what comes twice, as in a second epoch, counts once.
+
+    Returns:
+        (The share of the generated, the share of the real ones); ``None`` if there are too few of the latter to tell.
+    """
+    apart = torch.unique(real.float().mul(1e4).round(), dim=0) / 1e4
+    if len(apart) < 32:
+        return None
+    shuffled = apart[torch.randperm(len(apart), generator=torch.Generator().manual_seed(0)).to(apart.device)]
+    data, held = shuffled.chunk(2)
+    reach = torch.cdist(data, data).kthvalue(NEIGHBOUR + 1, dim=1).values  # the nearest one is the sample itself
+    inside = [(torch.cdist(x.float(), data) <= reach).any(1).float().mean() for x in (generated, held)]
+    return float(inside[0]), float(inside[1])
 
 
 def _sorted(projections: Tensor) -> Tensor:

@@ -45,10 +45,12 @@ def table(result: Contents) -> str:
         "discriminator": f"{origin.discriminator}, {origin.discriminator_parameters:,} parameters",
         "data": f"{shapes} in [{said(origin.low)}, {said(origin.high)}], {origin.batch} a batch",
         "iterations": f"{known.get('iterations')}, stopped by {known.get('stopped_by')}",
-        "seconds": known.get("seconds"),
+        "cost": f"{known.get('seconds')} s, about that of {known.get('cost_in_steps')} adversarial iterations",
     }
     if "distance_last" in known:
         rows["distance"] = f"{known.get('distance_first')} → {known['distance_last']} σ from the data"
+    if "among_data" in known:
+        rows["among data"] = f"{known['among_data']} of the samples; {known.get('among_data_real')} of real ones"
     if "logit_real_mean" in known:
         rows["D's logits"] = f"real {known['logit_real_mean']}, generated {known.get('logit_fake_mean')}"
     rows["versions"] = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
