@@ -94,4 +94,5 @@ def _next(summary: Mapping[str, Any]) -> str:
         return f"They lie around the data rather than among them: look at result.plot('warm_start.png'). {go_on}"
     if summary["stopped_by"] == "max_iterations":
         return f"They may come closer yet: WarmStartConfig(max_iterations={2 * summary['iterations']}). {go_on}"
-    return f"They are close to your data. {go_on}" if summary["stopped_by"] == "goal" else go_on
+    close = summary["stopped_by"] == "goal" and share is not None
+    return f"They are close to your data. {go_on}" if close else go_on
