@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.result.files import PICTURE, Contents
+from coopinit_plugin.result.words import ENDS
 
 
 def model_card(result: Contents, repo_id: str, picture: bool, metadata: dict[str, Any]) -> ModelCard:
@@ -32,6 +33,7 @@ def model_card(result: Contents, repo_id: str, picture: bool, metadata: dict[str
         settings=asdict(result.config),
         changed=changed(result.config),
         said=said,
+        why=ENDS.get(str(result.summary.get("stopped_by")), "unknown"),
         **vars(result),
     )
 

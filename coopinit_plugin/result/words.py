@@ -16,6 +16,16 @@ logger = logging.getLogger(__name__)
 FAR = 0.5  # σ; a choice, not a measurement: where it is worth a warning
 FEW = 0.5  # of the share that real samples have: so few among the data are worth a word
 
+ENDS = {
+    "goal": "the samples came as close to the data as is aimed at",
+    "plateau": "the samples came no closer to the data any more",
+    "worse": "the samples were moving away from the data; the best moment's weights came back",
+    "max_iterations": "the largest number of iterations was reached",
+    "max_seconds": "the time was up",
+    "iterations": "this number of iterations was asked for",
+    "callback": "a callback ended it",
+}
+
 
 def standing(history: list[StepReport], most: int, goal: float | None, step_seconds: float, width: int | None) -> str:
     """Where the warm-up stands, as much of it as fits into `width` letters.
