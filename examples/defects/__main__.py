@@ -31,7 +31,7 @@ def main() -> None:
         torch.manual_seed(seed)
         task, width = surfaces[seed], 2 if options.smoke else 16
         G, D = (net(options.size, width=width, colours=1) for net in (Generator, Discriminator))
-        loader = DataLoader(TensorDataset(task.few, task.few), 64, shuffle=True, drop_last=True)
+        loader = DataLoader(TensorDataset(task.few, torch.zeros(len(task.few))), 64, shuffle=True, drop_last=True)
         loop = partial(train, G, D, loader, warm_start=warm)
         return Run(task, seed, warm, loop=loop, sample=lambda: sample(G, 64 if options.smoke else 1000))
 

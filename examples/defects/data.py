@@ -58,7 +58,7 @@ class Surface:
 
     @staticmethod
     def tell(value: float) -> str:
-        return f"{value:.3f} σ from unseen defects"
+        return f"{value:.3f} σ from unseen ones"
 
     def real(self, n: int) -> Tensor:
         return self.known[:n]
