@@ -74,6 +74,14 @@ def test_dcgan_on_a_folder_of_images(tmp_path):
     assert set(pictures(tmp_path / "out")) == {"dcgan.png", "random.png"}
 
 
+def test_dcgan_on_a_file_of_digits(tmp_path):
+    numbers = numpy.random.default_rng(0)
+    x, y = numbers.integers(0, 255, (64, 28, 28), dtype=numpy.uint8), numpy.arange(64) % 10
+    numpy.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert "of 1000 modes" in random_start_on("dcgan", tmp_path / "mnist.npz", tmp_path / "out")
+    assert set(pictures(tmp_path / "out")) == {"dcgan.png", "random.png"}
+
+
 def test_sngan_on_a_folder_for_each_class(tmp_path):
     for name in ("flower", "china"):
         crops(f"{name}.jpg", tmp_path / "data" / name)
