@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,13 +73,13 @@ def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
     Returns:
         (The share of the generated, the share of the real ones); ``None`` if there are too few of the latter to tell.
     """
-    apart = torch.unique(real.float().mul(1e4).round(), dim=0) / 1e4
+    apart = torch.unique(real.float().cpu().mul(1e4).round(), dim=0) / 1e4
     if len(apart) < 32:
         return None
-    shuffled = apart[torch.randperm(len(apart), generator=torch.Generator().manual_seed(0)).to(apart.device)]
-    data, held = shuffled.chunk(2)
-    reach = torch.cdist(data, data).kthvalue(NEIGHBOUR + 1, dim=1).values  # the nearest one is the sample itself
-    inside = [(torch.cdist(x.float(), data) <= reach).any(1).float().mean() for x in (generated, held)]
+    data, held = apart[torch.randperm(len(apart), generator=torch.Generator().manual_seed(0))].chunk(2)
+    apart_by = partial(torch.cdist, x2=data, compute_mode="donot_use_mm_for_euclid_dist")  # exact far from 0, too
+    reach = apart_by(data).kthvalue(NEIGHBOUR + 1, dim=1).values  # the nearest one is the sample itself
+    inside = [(apart_by(x) <= reach).any(1).float().mean() for x in (generated.float().cpu(), held)]
     return float(inside[0]), float(inside[1])
 
 
