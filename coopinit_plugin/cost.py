@@ -33,9 +33,10 @@ def adversarial_seconds(pair: Pair, batch: Any, device: torch.device, seed: int)
     with borrowed_randomness(seed), kept(buffers(pair.G, pair.D), training(pair.G, pair.D)):
         pair.G.train()
         pair.D.train()
+        drawn = pair.draw(batch, device)
         for _ in range(1 + REPETITIONS):  # the first one also compiles and tunes: it does not count
             began = _now(device)
-            _iteration(pair, *pair.draw(batch, device))
+            _iteration(pair, *drawn)
             for parameter, stand_in in zip(trained, stand_ins, strict=True):
                 stand_in.grad, parameter.grad = parameter.grad, None
             adam.step()

@@ -53,7 +53,7 @@ def draw(path: Path, result: Contents) -> None:
         _curve(left, "Distance to data, σ", new)
         _curve(moved, "Chains move by, σ", [row.displacement for row in result.history])
         gaps = [row.gap / max(row.score_std, 1e-12) for row in result.history]
-        _curve(gap, "D: real − refined, in SDs", [max(-WIDEST_GAP, min(value, WIDEST_GAP)) for value in gaps])
+        _curve(gap, "D: real − refined, in SDs", [_within(value, WIDEST_GAP) for value in gaps])
         _curve(size, "Langevin step size", [row.step_size for row in result.history])
         figure.savefig(path, format="png")
 
@@ -97,6 +97,10 @@ def _images(axes: Any, x: Tensor) -> None:
     axes.imshow(grid[:-gap, :-gap].numpy(), interpolation="antialiased")
     axes.set_anchor("NW")
     axes.axis("off")
+
+
+def _within(value: float, most: float) -> float:
+    return math.copysign(most, value) if most < abs(value) < math.inf else value
 
 
 def _curve(axes: Any, title: str, values: Sequence[float | None]) -> None:

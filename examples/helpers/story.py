@@ -112,7 +112,7 @@ def finish(what: str, runs: list[Run], path: Path, **panels: Any) -> None:
 
 def draw_curves(axes: Axes, runs: list[Run]) -> None:
     """The score of each run against its seconds, the warm-up shaded."""
-    highest = 1.05 * max(score for run in runs for _, score in run.curve)
+    highest = 1.05 * max(score for run in runs for _, score in run.curve) or 1.0
     axes.set_xlim(0, max(run.seconds for run in runs if run.seed == runs[0].seed))
     axes.set_ylim(0, highest)
     label = -1.0
