@@ -25,6 +25,7 @@ from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.warmup import warm_start
 
+PAIR = "a function of yours that makes networks and data, see below"
 TEACHES = """\
 PAIR is module:function or path/file.py:function, of yours, that returns (G, D, loader) or (G, D, loader, adapter).
 
@@ -71,9 +72,9 @@ def _parser() -> _Parser:
         made.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return made.add_argument
 
-    command(_inspect, "inspect", "Show how G and D are called. Changes nothing.")("pair", metavar="PAIR")
+    command(_inspect, "inspect", "Show how G and D are called. Changes nothing.")("pair", metavar="PAIR", help=PAIR)
     add = command(_warm_start, "warm-start", "Warm G and D up; save weights, model card and picture.")
-    add("pair", metavar="PAIR")
+    add("pair", metavar="PAIR", help=PAIR)
     add("-o", "--output", metavar="DIR", required=True, help="folder to save in")
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a field of WarmStartConfig; may be repeated")
     add("--resume", action="store_true", help="go on from the checkpoint that an interrupted warm-up left in DIR")

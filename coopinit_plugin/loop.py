@@ -17,13 +17,14 @@ from coopinit_plugin.finite import check_statistics
 from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.method.iteration import Statistics, cooperate
+from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
+from coopinit_plugin.result.words import standing
 from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
 
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
-BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"  # fits 80 columns; no estimate: the stop is not known
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ class Stage:
     began: float = field(default_factory=time.perf_counter)
 
 
-def iterate(state: State, stage: Stage) -> tuple[str, float | None]:
+def iterate(state: State, stage: Stage, step_seconds: float) -> tuple[str, float | None]:
     """Run cooperative iterations until the stop.
+
+    Args:
+        state: Everything that moves.
+        stage: What the call asks for.
+        step_seconds: What an adversarial iteration takes, the unit of the cost on the bar.
 
     Returns:
         (The reason of the stop, the distance of the weights that are handed over.)
@@ -58,14 +64,14 @@ def iterate(state: State, stage: Stage) -> tuple[str, float | None]:
     config, run, plateau = stage.config, stage.run, state.plateau
     before = state.history[-1].seconds if state.history else 0.0
     began = last = time.perf_counter()
-    hidden = not (stage.progress and run.is_main)
-    with tqdm(
-        total=config.most_iterations, initial=len(state.history), desc="CoopInit", bar_format=BAR, disable=hidden
-    ) as bar:
-        while len(state.history) < config.most_iterations:
+    goal, hidden = GOAL if config.iterations == "auto" else None, not (stage.progress and run.is_main)
+    most = config.most_iterations
+    with tqdm(total=most, initial=len(state.history), desc="warm-up", bar_format="{desc}", disable=hidden) as bar:
+        while len(state.history) < most:
             report = _iteration(state, stage, before - began)
             now = began + report.seconds - before
-            bar.set_postfix_str(report.in_words, refresh=False)
+            width = getattr(bar, "ncols", None)  # a bar that is not shown has none
+            bar.set_description_str(standing(state.history, most, goal, step_seconds, width), refresh=False)
             bar.update()
             stopped = stage.callback is not None and run.is_main and stage.callback(report) is False
             late = report.seconds + began - stage.began + (now - last) > (config.max_seconds or math.inf)

@@ -16,6 +16,7 @@ from coopinit_plugin.arguments import check_arguments, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
@@ -33,12 +34,13 @@ from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
 from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.stopping import Plateau, concern
+from coopinit_plugin.method.stopping import Plateau
 from coopinit_plugin.method.team import Team
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
+from coopinit_plugin.result.words import tell
 from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
@@ -82,10 +84,13 @@ def warm_start(
             where it is complete; begin where there is neither.
         ema: Averaged copies of G, made before this call; they get G's warm weights too.
         callback: Called with every iteration's statistics in the main process; ``False`` stops there, weights kept.
-        progress: Show a progress bar.
+        progress: Show on the standard error stream how far it is, and in one line what came out.
 
     Returns:
-        The weights, with the settings, the history and a summary.
+        The weights, with the settings, the history and a summary. In the summary ``cost_in_steps`` is the time of the
+        iterations and the hand-over in plain adversarial iterations of the same networks (one step of D, one of G, no
+        penalty); ``among_data`` is the share of generated samples that lie where data lie, ``among_data_real`` that of
+        real ones.
 
     Raises:
         CoopInitError: for whatever is wrong with the input or goes wrong on the way, with the next thing to try.
@@ -121,6 +126,8 @@ def warm_start(
             *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
         ]
     )
+    if run.is_main:
+        tell(result.summary, progress, taken_from=output_dir if finished and not begun else None)
     return result
 
 
@@ -144,21 +151,25 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             logger.warning(warning)
         pair = bound(G, D, adapter, run.precision)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
+        step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
         state = _begin(pair, batches, loader_generators(loader), stage)
-        stopped_by, distance = iterate(state, stage)
-        if run.is_main and stopped_by in ("plateau", "max_iterations") and (worry := concern(distance)):
-            logger.warning(worry)
+        before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
+        stopped_by, distance = iterate(state, stage, step_seconds)
+        share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
         told = handed_over(bound(G, D, adapter), adapter, state, stage)
         batches.close()
-        history = state.history
+        history, ended = state.history, time.perf_counter()
         summary = {
             "iterations": len(history),
-            "seconds": time.perf_counter() - stage.began,
+            "seconds": before + ended - stage.began,
+            "cost_in_steps": (before + ended - began) / step_seconds,  # imports and the look at the networks left out
             "stopped_by": stopped_by,
             "distance_first": next((row.distance for row in history if row.distance is not None), None),
             "distance_last": history[-1].distance if history else None,
             "distance_kept": distance,
+            "among_data": share and share[0],
+            "among_data_real": share and share[1],
             "displacement_last": history[-1].displacement if history else None,
             **told,
         }

@@ -114,7 +114,7 @@ def test_show_is_a_small_table(here, capsys):
         "discriminator",
         "data",
         "iterations",
-        "seconds",
+        "cost",
         "D's logits",
         "versions",
         "settings",
@@ -122,6 +122,7 @@ def test_show_is_a_small_table(here, capsys):
     assert rows["generator"] == "Sequential, 50 parameters"
     assert rows["data"].startswith("2 in [")
     assert rows["iterations"] == "3, stopped by iterations"
+    assert re.fullmatch(r"\d\S* s, about that of \d\S* adversarial iterations", rows["cost"])
     assert re.fullmatch(r"real -?\d\S*, generated -?\d\S*", rows["D's logits"])
     assert f"torch {torch.__version__}" in rows["versions"]
     assert rows["settings"] == "iterations=3, handover='hinge', seed=5"

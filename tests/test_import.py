@@ -29,7 +29,7 @@ FLOORS = (
     ("arguments",),
     ("host",),
     ("result",),
-    ("finite", "state", "loop", "handing_over"),
+    ("finite", "cost", "state", "loop", "handing_over"),
     ("warmup", "pilot", "dry_run"),
     ("cli", "__init__", "__main__"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.method.team import ALONE, Team
 
 WIDEST = 16_384  # elements of a sample that the projections see; more are sampled at random
+NEIGHBOUR = 3  # a sample reaches as far as to this neighbour
 
 
 class SlicedWasserstein:
@@ -55,6 +57,30 @@ class SlicedWasserstein:
         return torch.cat(
             [leaf.detach().float().flatten(1) / sigma for leaf, sigma in zip(leaves, self._scale, strict=True)], dim=1
         )
+
+
+def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
+    """Which share of generated samples lies where data lie, and which share of real ones: the scale for the former.
+
+    A sample lies among the data if it is no farther from one of them than that one's third neighbour (the precision of
+    Kynkäänniemi et al. 2019, here in random projections). Half of the real samples are the data, the others are judged.
+    The sliced distance alone cannot tell: samples that fill the space between far-apart modes are close by it.
+
+    Args:
+        generated: Projections of generated samples, ``(N, directions)``.
+        real: Those of real ones; what comes twice, as in a second epoch, counts once.
+
+    Returns:
+        (The share of the generated, the share of the real ones); ``None`` if there are too few of the latter to tell.
+    """
+    apart = torch.unique(real.float().cpu().mul(1e4).round(), dim=0) / 1e4
+    if len(apart) < 32:
+        return None
+    data, held = apart[torch.randperm(len(apart), generator=torch.Generator().manual_seed(0))].chunk(2)
+    apart_by = partial(torch.cdist, x2=data, compute_mode="donot_use_mm_for_euclid_dist")  # exact far from 0, too
+    reach = apart_by(data).kthvalue(NEIGHBOUR + 1, dim=1).values  # the nearest one is the sample itself
+    inside = [(apart_by(x) <= reach).any(1).float().mean() for x in (generated.float().cpu(), held)]
+    return float(inside[0]), float(inside[1])
 
 
 def _sorted(projections: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin.method.distance import SlicedWasserstein, among
 from coopinit_plugin.method.team import ALONE, Team
 
 EVERY = 16  # iterations between readings of the distance
@@ -16,21 +16,9 @@ WINDOW = 1024  # samples in one reading, the newest ones
 OLDEST = 64  # iterations that they may date back, where batches are small
 SPAN = 4  # readings in a mean
 PATIENCE = 8  # means that may bring no progress
-CLOSE = 0.16  # σ; if the two newest readings are this small the adversarial stage does the rest
+GOAL = 0.16  # σ; if the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # one of them must lie this much below the best before them
-FAR = 0.5  # σ; a choice, not a measurement: where it is worth a word to the user
 WORSE = 1.25  # a mean this much above the best one: the warm-up has gone wrong
-
-
-def concern(distance: float | None) -> str | None:
-    """What to tell the user of a warm-up that has ended at this distance, ``None`` where it went well."""
-    if distance is None or distance <= FAR:
-        return None
-    return (
-        f"The warm-up ended with generated samples still {distance:.2f} σ from the data; it may not help. If the "
-        "distance was falling, give it more: WarmStartConfig(max_iterations=1000). If it stood still (far-apart "
-        "modes, a strong D), give the chain more: WarmStartConfig(langevin_steps=20)."
-    )
 
 
 @dataclass
@@ -74,10 +62,21 @@ class Plateau:
             del self._real[0], self._fake[0]
         if self._seen % EVERY or (self._samples(self._fake) < WINDOW and len(self._fake) < OLDEST):
             return
-        both = (
-            self.team.gather(torch.stack([torch.cat(self._real), torch.cat(self._fake)])).transpose(0, 1).flatten(1, 2)
-        )
-        self.read(float(self.distance.between(both[0], both[1])))
+        real, fake = self._newest()
+        self.read(float(self.distance.between(real, fake)))
+
+    def among(self) -> tuple[float, float] | None:
+        """Which share of the newest generated samples lies where data lie, and which of real ones, if there are some.
+
+        Every process has to ask for it.
+        """
+        real, fake = self._newest()
+        return among(fake, real)
+
+    def _newest(self) -> Tensor:
+        """Projections of the newest real and generated samples of all processes."""
+        ours = torch.stack([torch.cat(self._real), torch.cat(self._fake)])
+        return self.team.gather(ours).transpose(0, 1).flatten(1, 2)
 
     def _samples(self, parts: list[Tensor]) -> int:
         """Of all processes."""
@@ -111,11 +110,11 @@ class Plateau:
 
     @property
     def verdict(self) -> str | None:
-        """``"close"``, ``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
+        """``"goal"``, ``"plateau"``, ``"worse"`` (the distance has risen again), or ``None``: go on."""
         if len(self.readings) < 2 * SPAN:
             return None
-        if max(self.readings[-2:]) <= CLOSE:
-            return "close"
+        if max(self.readings[-2:]) <= GOAL:
+            return "goal"
         if self._mean() > WORSE * self.best:
             return "worse"
         means = [self._mean(end) for end in range(SPAN, len(self.readings) + 1)]

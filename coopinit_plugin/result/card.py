@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.result.files import PICTURE, Contents
+from coopinit_plugin.result.words import ENDS
 
 
 def model_card(result: Contents, repo_id: str, picture: bool, metadata: dict[str, Any]) -> ModelCard:
@@ -32,6 +33,7 @@ def model_card(result: Contents, repo_id: str, picture: bool, metadata: dict[str
         settings=asdict(result.config),
         changed=changed(result.config),
         said=said,
+        why=ENDS.get(str(result.summary.get("stopped_by")), "unknown"),
         **vars(result),
     )
 
@@ -45,10 +47,12 @@ def table(result: Contents) -> str:
         "discriminator": f"{origin.discriminator}, {origin.discriminator_parameters:,} parameters",
         "data": f"{shapes} in [{said(origin.low)}, {said(origin.high)}], {origin.batch} a batch",
         "iterations": f"{known.get('iterations')}, stopped by {known.get('stopped_by')}",
-        "seconds": known.get("seconds"),
+        "cost": f"{known.get('seconds')} s, about that of {known.get('cost_in_steps')} adversarial iterations",
     }
     if "distance_last" in known:
         rows["distance"] = f"{known.get('distance_first')} → {known['distance_last']} σ from the data"
+    if "among_data" in known:
+        rows["among data"] = f"{known['among_data']} of the samples; {known.get('among_data_real')} of real ones"
     if "logit_real_mean" in known:
         rows["D's logits"] = f"real {known['logit_real_mean']}, generated {known.get('logit_fake_mean')}"
     rows["versions"] = ", ".join(f"{name} {version}" for name, version in origin.versions.items())

@@ -21,6 +21,8 @@ PANELS = {  # of samples: (title, colour)
 }
 ROWS = 4  # of images and series in a panel
 LINES = 40  # vectors drawn in a panel
+FEW = 40  # values of a curve that are drawn as points, too
+WIDEST_GAP = 3  # standard deviations; the first iterations' gap is no scale for the others
 
 
 def draw(path: Path, result: Contents) -> None:
@@ -45,10 +47,13 @@ def draw(path: Path, result: Contents) -> None:
         for axes, name in zip(panels, shown, strict=True):
             axes.set_title(PANELS[name][0], fontsize=16, color=PANELS[name][1], weight="bold", loc="left")
             _panel(axes, name, sets, (result.origin.low, result.origin.high))
-        left, gap, moved, size = rows[-1].subplots(1, 4)
-        _curve(left, "Distance to the data, σ", [row.distance for row in result.history])
-        _curve(gap, "Score gap, in its spreads", [row.gap / max(row.score_std, 1e-12) for row in result.history])
-        _curve(moved, "Chain displacement, σ", [row.displacement for row in result.history])
+        left, moved, gap, size = rows[-1].subplots(1, 4)
+        readings = [row.distance for row in result.history]
+        new = [value if value != before else None for before, value in zip([None, *readings], readings, strict=False)]
+        _curve(left, "Distance to data, σ", new)
+        _curve(moved, "Chains move by, σ", [row.displacement for row in result.history])
+        gaps = [row.gap / max(row.score_std, 1e-12) for row in result.history]
+        _curve(gap, "D: real − refined, in SDs", [_within(value, WIDEST_GAP) for value in gaps])
         _curve(size, "Langevin step size", [row.step_size for row in result.history])
         figure.savefig(path, format="png")
 
@@ -94,6 +99,10 @@ def _images(axes: Any, x: Tensor) -> None:
     axes.axis("off")
 
 
+def _within(value: float, most: float) -> float:
+    return math.copysign(most, value) if most < abs(value) < math.inf else value
+
+
 def _curve(axes: Any, title: str, values: Sequence[float | None]) -> None:
     """One value an iteration, if there is one."""
     axes.set_title(title, fontsize=13, loc="left")
@@ -105,7 +114,9 @@ def _curve(axes: Any, title: str, values: Sequence[float | None]) -> None:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "too short for\na reading", ha="center", va="center", fontsize=12, transform=axes.transAxes)
         return
-    axes.plot(range(1, len(numbers) + 1), numbers, color=PANELS["after"][1], marker="o" if len(finite) < 3 else None)
+    at = [index for index, number in enumerate(numbers, 1) if math.isfinite(number)]
+    axes.plot(at, finite, color=PANELS["after"][1], marker="o" if len(finite) < FEW else None, clip_on=False)
+    axes.set_xlim(0, len(numbers) + 1)
     if min(finite) > 0 and max(finite) > 30 * min(finite):  # as the step size may be
         axes.set_yscale("log")
     elif min(finite) >= 0:

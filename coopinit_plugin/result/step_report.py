@@ -37,15 +37,6 @@ class StepReport:
         return self.real - self.refined
 
     @property
-    def in_words(self) -> str:
-        """Where the warm-up stands, for a progress bar."""
-        ratio = self.gap / max(self.score_std, 1e-12)
-        leader = "real" if ratio > 0 else "refined"
-        balance = "no score gap" if abs(ratio) < 0.05 else f"{leader} leads by {abs(ratio):.2f}"
-        distance = "" if self.distance is None else f"{self.distance:.2f} σ from data, "
-        return f"{distance}{balance}, moved {self.displacement:.2f} σ"
-
-    @property
     def measures(self) -> dict[str, float]:
         """What a tracker plots, by name."""
         found = {

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module):
-    """Latents (N, nz, 1, 1) to images (N, 3, size, size) in [−1, 1]."""
+    """Latents (N, nz, 1, 1) to images (N, colours, size, size) in [−1, 1]."""
 
-    def __init__(self, size: int = 8, nz: int = 64, width: int = 64) -> None:
+    def __init__(self, size: int = 8, nz: int = 64, width: int = 64, colours: int = 3) -> None:
         super().__init__()
         self.nz = nz
         doublings = size.bit_length() - 2  # from 2×2
@@ -21,7 +21,7 @@ class Generator(nn.Module):
                 nn.ReLU(True),
             ]
             channels //= 2
-        self.main = nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1), nn.Tanh())
+        self.main = nn.Sequential(*layers, nn.ConvTranspose2d(channels, colours, 4, 2, 1), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
         return self.main(z)
@@ -30,10 +30,10 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images to the probability of being real, (N,)."""
 
-    def __init__(self, size: int = 8, width: int = 32, batch_norm: bool = False) -> None:
+    def __init__(self, size: int = 8, width: int = 32, batch_norm: bool = False, colours: int = 3) -> None:
         super().__init__()
         channels = width
-        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        layers: list[nn.Module] = [nn.Conv2d(colours, channels, 4, 2, 1), nn.LeakyReLU(0.2, True)]
         for _ in range(size.bit_length() - 3):  # down to 2×2
             layers.append(nn.Conv2d(channels, channels * 2, 4, 2, 1))
             channels *= 2

@@ -17,8 +17,11 @@ BATCH = 64
 def start(task: Task, seed: int, *, warm: bool, width: float = 1.0, batch_norm: bool = False) -> Run:
     """A run of `task`; `width` is the networks' channels as a share of the usual ones."""
     torch.manual_seed(seed)
-    G = Generator(task.size, width=int(64 * width))
-    D = Discriminator(task.size, width=int(32 * width), batch_norm=batch_norm)
+    if task.networks is not None:
+        G, D = task.networks()
+    else:
+        G = Generator(task.size, width=int(64 * width))
+        D = Discriminator(task.size, width=int(32 * width), batch_norm=batch_norm)
     loader = DataLoader(task.dataset, BATCH, shuffle=True, drop_last=True)
     return Run(
         task,

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from coopinit_plugin import WarmStart
+import coopinit_plugin
+from coopinit_plugin import WarmStart, WarmStartConfig
 
 BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+SMOKE = 20  # iterations, cooperative and adversarial ones
 
 KeepGoing = Callable[[int], bool]  # told the number of adversarial iterations done, 0 at first
 
@@ -86,9 +89,7 @@ class Run:
             nonlocal bar, resumed
             self.iterations = done
             self.seconds += time.process_time() - resumed
-            bar = bar or tqdm(
-                desc=self.name, total=iterations, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-            )
+            bar = bar or tqdm(desc=self.name, total=iterations, bar_format=BAR)
             if done % every == 0 or done == iterations:
                 self._measure()
                 bar.set_postfix_str(self.task.tell(self.curve[-1][1]), refresh=False)
@@ -112,17 +113,28 @@ def compared(start: Callable[[int, bool], Run], options: argparse.Namespace, eve
 
     Iterations, not seconds: on a busy machine the seconds of two runs cannot be compared.
     """
-    iterations, every = (20, 1000) if options.smoke else (options.iterations, every)
+    iterations, every = (SMOKE, 1000) if options.smoke else (options.iterations, every)
     runs = []
     for seed in options.seeds:
         random = start(seed, False)
         runs.append(random)
         if options.no_warm_start:
             random.train(iterations, every)
-        else:
+            continue
+        with short_warm_up() if options.smoke else nullcontext():
             runs.append(start(seed, True).train(iterations, every))
-            random.train(iterations if options.smoke else runs[-1].cost, every)
+        random.train(iterations if options.smoke else runs[-1].cost, every)
     return runs
+
+
+def short_warm_up() -> AbstractContextManager:
+    """Inside, a warm-up is of as few iterations as ``--smoke`` trains for, whatever its settings say."""
+    whole = coopinit_plugin.warm_start
+
+    def short(*given: Any, config: WarmStartConfig | None = None, **named: Any) -> WarmStart:
+        return whole(*given, config=replace(config or WarmStartConfig(), iterations=SMOKE), **named)
+
+    return patch.object(coopinit_plugin, "warm_start", short)
 
 
 def report(runs: list[Run]) -> None:
@@ -150,7 +162,9 @@ def parser(name: str, about: str, iterations: int) -> argparse.ArgumentParser:
     )
     made.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     made.add_argument("--out", type=Path, default=Path("runs") / name, metavar="DIR", help="default: %(default)s")
-    made.add_argument("--smoke", action="store_true", help="small networks, 20 iterations: only to see that it runs")
+    made.add_argument(
+        "--smoke", action="store_true", help="small networks, 20 iterations each: only to see that it runs"
+    )
     return made
 
 

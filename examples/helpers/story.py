@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -12,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from examples.helpers.runs import Run
 
@@ -23,15 +25,21 @@ CELL = 48  # pixels of one sample in a picture, about
 
 def grid(samples: Tensor, width: int = 335, height: int = 270, gap: int = 3) -> np.ndarray:
     """As many samples as fit, (about `height`, about `width`, 3) in [0, 1], each of their pixels a crisp block."""
-    block = max(1, round(CELL / samples.shape[-1]))
-    cell = block * samples.shape[-1] + gap
-    rows, columns = height // cell, width // cell
-    images = (samples[: rows * columns].permute(0, 2, 3, 1).numpy().clip(-1, 1) + 1) / 2
-    picture = np.ones((rows * cell - gap, columns * cell - gap, 3))
+    block = max(1, round(CELL / samples.shape[-2]))
+    tall, wide = (block * side + gap for side in samples.shape[-2:])
+    rows, columns = height // tall, width // wide
+    images = (samples[: rows * columns].expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().clip(-1, 1) + 1) / 2
+    picture = np.ones((rows * tall - gap, columns * wide - gap, 3))
     for index, image in enumerate(images.repeat(block, axis=1).repeat(block, axis=2)):
-        top, left = index // columns * cell, index % columns * cell
-        picture[top : top + cell - gap, left : left + cell - gap] = image
+        top, left = index // columns * tall, index % columns * wide
+        picture[top : top + tall - gap, left : left + wide - gap] = image
     return picture
+
+
+def side_by_side(stacks: Tensor) -> Tensor:
+    """The channels of each (N, C, H, W) in grey beside one another, enlarged so that a person can read digits."""
+    larger = interpolate(stacks, scale_factor=max(1, CELL // stacks.shape[-1]), mode="bicubic").clamp(-1, 1)
+    return larger.permute(0, 2, 1, 3).flatten(2)[:, None]
 
 
 def save_grid(samples: Tensor, path: Path) -> None:
@@ -104,7 +112,7 @@ def finish(what: str, runs: list[Run], path: Path, **panels: Any) -> None:
 
 def draw_curves(axes: Axes, runs: list[Run]) -> None:
     """The score of each run against its seconds, the warm-up shaded."""
-    highest = 1.05 * max(score for run in runs for _, score in run.curve)
+    highest = 1.05 * max(score for run in runs for _, score in run.curve) or 1.0
     axes.set_xlim(0, max(run.seconds for run in runs if run.seed == runs[0].seed))
     axes.set_ylim(0, highest)
     label = -1.0
@@ -129,3 +137,23 @@ def draw_curves(axes: Axes, runs: list[Run]) -> None:
     axes.tick_params(labelsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
+
+
+def told_detectors(known: str, found: dict[str, list[float]]) -> None:
+    """Print the average precision of the detectors: `found` has a number a seed for each way to come by defects."""
+    print(f"\nAverage precision of a detector trained with {known} and")
+    for name, values in found.items():
+        print(f"{name:<28}  median {median(values):.3f}   {'  '.join(f'{value:.3f}' for value in values)}")
+
+
+def draw_detectors(axes: Axes, found: dict[str, list[float]]) -> None:
+    """A row for each way, a dot for each seed, a line at the median."""
+    for row, (name, values) in enumerate(reversed(found.items())):
+        colour = COLOURS[name.endswith("warm start")]
+        axes.plot([median(values)] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=4)
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=8, alpha=0.6)
+    axes.set_yticks(range(len(found)), list(found)[::-1], fontsize=13)
+    axes.set_xlabel("detector's average precision", fontsize=13)
+    axes.tick_params(labelsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)

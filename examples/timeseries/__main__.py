@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from examples.helpers.runs import Run, compared, parser, refusing_data, report
-from examples.helpers.story import COLOURS, finish
+from examples.helpers.story import draw_detectors, finish, told_detectors
 from examples.timeseries.detection import STEPS, of_folder, simulated
 from examples.timeseries.networks import Discriminator, Generator
 from examples.timeseries.train import train
@@ -48,11 +47,9 @@ def main() -> None:
     runs = compared(start, options, every=100)
     report(runs)
     found = detected(runs, steps=20 if options.smoke else STEPS)
-    print(f"\nAverage precision of a detector trained with {runs[0].task.about} and")
-    for name, values in found.items():
-        print(f"{name:<28}  median {median(values):.3f}   {'  '.join(f'{value:.3f}' for value in values)}")
+    told_detectors(runs[0].task.about, found)
     path = options.out / "timeseries.png"
-    finish("1-D DCGAN", runs, path, show=show_signals, beside=lambda axes: draw_precision(axes, found))
+    finish("1-D DCGAN", runs, path, show=show_signals, beside=lambda axes: draw_detectors(axes, found))
 
 
 @torch.no_grad()
@@ -88,19 +85,6 @@ def show_signals(axes: Axes, samples: Tensor) -> None:
     axes.set_ylim(-26, 3)
     axes.set_xlim(0, 2.08)
     axes.axis("off")
-
-
-def draw_precision(axes: Axes, found: dict[str, list[float]]) -> None:
-    """A row for each way, a dot for each seed, a line at the median."""
-    for row, (name, values) in enumerate(reversed(found.items())):
-        colour = COLOURS[name.endswith("warm start")]
-        axes.plot([median(values)] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=4)
-        axes.plot(values, [row] * len(values), "o", color=colour, markersize=8, alpha=0.6)
-    axes.set_yticks(range(len(found)), list(found)[::-1], fontsize=13)
-    axes.set_xlabel("detector's average precision", fontsize=13)
-    axes.tick_params(labelsize=12)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.3)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coopinit_plugin.method import distance as measures
-from coopinit_plugin.method.distance import SlicedWasserstein
+from coopinit_plugin.method.distance import SlicedWasserstein, among
 
 
 def distance(measure: SlicedWasserstein, a, b) -> float:
@@ -89,3 +89,34 @@ def test_no_graph_is_kept_and_other_precisions_serve():
     x = torch.randn(8, 3, requires_grad=True)
     assert not SlicedWasserstein(x, [1.0]).project(x * 2).requires_grad
     assert SlicedWasserstein(x, [1.0]).project(x.bfloat16()).dtype == torch.float32
+
+
+# --- the share among the data
+
+
+def test_samples_of_the_same_kind_lie_among_the_data_as_often_as_real_ones():
+    share, of_real = among(torch.randn(1000, 8), torch.randn(1000, 8))
+    assert share == pytest.approx(of_real, abs=0.05)
+    assert of_real > 0.7
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_samples_between_two_modes_do_not_however_small_the_modes_are(offset):
+    modes = torch.randint(2, (1000, 1)) * 2.0 - 1
+    real = modes + 0.05 * torch.randn(1000, 8) + offset
+    between = 0.2 * torch.randn(1000, 8) + offset
+    share, of_real = among(between, real)
+    assert (share, of_real > 0.7) == (0, True)
+    assert among(real.flip(0), real)[0] > 0.7
+
+
+def test_a_collapse_onto_a_real_sample_lies_among_the_data():
+    """The share says nothing of what is missing: that is the distance's part."""
+    real = torch.randn(1000, 8)
+    assert among(torch.zeros(1000, 8), real)[0] == 1
+
+
+def test_what_is_seen_in_two_epochs_counts_once():
+    real, generated = torch.randn(200, 8), torch.randn(200, 8)
+    assert among(generated, real.repeat(3, 1)) == among(generated, real)
+    assert among(generated, real[:31].repeat(30, 1)) is None

@@ -59,13 +59,13 @@ def test_a_lull_on_the_way_stops_nothing():
     readings = [0.69, 0.51, 0.49, 0.46, 0.44, 0.44, 0.46, 0.47, 0.37, 0.45, 0.41, 0.39, 0.35, 0.34, 0.38, 0.31]
     readings += [0.32, 0.32, 0.29, 0.28, 0.26, 0.2, 0.19]
     found = verdicts(readings)
-    assert (first(found), found[-1]) == (len(readings), "close")
+    assert (first(found), found[-1]) == (len(readings), "goal")
 
 
 def test_a_small_distance_ends_it_but_not_before_two_spans():
-    assert (first(verdicts([0.2] * 20)), verdicts([0.2] * 20)[-1]) == (2 * SPAN, "close")
+    assert (first(verdicts([0.2] * 20)), verdicts([0.2] * 20)[-1]) == (2 * SPAN, "goal")
     found = verdicts([0.5 * 0.95**k for k in range(40)])  # 0.199 at reading 19
-    assert (first(found), found[-1]) == (20, "close")
+    assert (first(found), found[-1]) == (20, "goal")
 
 
 def test_one_small_reading_is_not_yet_close():
@@ -80,7 +80,7 @@ def test_a_distance_that_rises_again_has_gone_wrong():
 
 
 def test_what_is_close_has_not_gone_wrong_even_if_it_was_closer_before():
-    assert verdicts([0.3, 0.12, 0.1, 0.1, 0.1, 0.15, 0.2, 0.2])[-1] == "close"
+    assert verdicts([0.3, 0.12, 0.1, 0.1, 0.1, 0.15, 0.2, 0.2])[-1] == "goal"
 
 
 @pytest.mark.parametrize(

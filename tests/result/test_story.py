@@ -410,17 +410,3 @@ def test_the_wheel_carries_the_template(tmp_path):
     assert {"coopinit_plugin/result/card.md", "coopinit_plugin/py.typed", "coopinit_plugin/__main__.py"} <= set(names)
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert "coopinit = coopinit_plugin.cli:main" in zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(entry).decode()
-
-
-def test_progress_in_plain_words():
-    report = StepReport(5, 1.0, 0.5, 0.5, 1.0, 2, 0.25, None, 0.1)
-    assert report.in_words == "real leads by 1.00, moved 0.25 σ"
-    report = StepReport(5, 1.0, 1.5, 1.0, 1.0, 2, 0.25, 0.81, 0.1)
-    assert report.in_words == "0.81 σ from data, refined leads by 0.50, moved 0.25 σ"
-    assert "no score gap" in StepReport(5, 1.0, 1.0, 1.0, 1.0, 2, 0.25, 0.81, 0.1).in_words
-
-
-def test_the_bar_says_where_it_stands(capfd):
-    G, D = mlp_pair()
-    warm_start(G, D, vectors(size=512), config=short(iterations=EVERY), adapter=hooks())
-    assert re.search(rf"{EVERY}/{EVERY} .*\d σ from data, .*, moved \d\.\d\d σ", capfd.readouterr().err)
