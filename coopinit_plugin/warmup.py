@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,11 +20,13 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
+from coopinit_plugin.host.copies import checked, copies
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.memory_format import lay_out
-from coopinit_plugin.host.networks import copies, cpu_copy, device_of, give_back, state_of, unwrap
+from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, seed_all
+from coopinit_plugin.host.untouched import prove, untouched
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
@@ -55,7 +58,7 @@ def warm_start(
     accelerator: Any = None,
     output_dir: str | Path | None = None,
     resume: bool = False,
-    ema: Iterable[nn.Module] = (),
+    ema: Iterable[nn.Module] | nn.Module | None = (),
     callback: Callable[[StepReport], bool | None] | None = None,
     progress: bool = True,
 ) -> WarmStart:
@@ -80,7 +83,8 @@ def warm_start(
         output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
         resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
             where it is complete; begin where there is neither.
-        ema: Averaged copies of G, made before this call; they get G's warm weights too.
+        ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
+            get G's warm weights too.
         callback: Called with every iteration's statistics in the main process; ``False`` stops there, weights kept.
         progress: Show a progress bar.
 
@@ -94,9 +98,9 @@ def warm_start(
         >>> result = coopinit_plugin.warm_start(G, D, loader)  # doctest: +SKIP
         >>> result.save_pretrained("init/")  # doctest: +SKIP
     """
-    averaged = list(ema)
     config = checked_config(config, handover)
     check_arguments(adapter, output_dir, resume)
+    shown = progress and sys.stderr is not None  # as it is under pythonw and in services of Windows
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -105,13 +109,14 @@ def warm_start(
         run.failing_together(),
         explained_memory(),
     ):
+        averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
         finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
         begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
         if finished and not begun and output_dir is not None:
             result = _finished(output_dir, config)
         else:
-            stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, progress)
+            stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
             result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
             _store(result, output_dir, stage)
     give_back(
@@ -137,10 +142,13 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
-        adapter = look(G, D, batches.peek(), run.device, adapter, config.handover not in ("auto", "none"))
+        first = batches.peek()
+        with untouched(generator, discriminator):
+            adapter = look(G, D, first, run.device, adapter, config.handover not in ("auto", "none"))
+            unreached = prove(bound(G, D, adapter, run.precision), first, run.device)
         batches.share(run, is_part)
         logger.info("How G and D are called:\n%s", adapter)
-        for warning in adapter.warnings if run.is_main else ():
+        for warning in (*adapter.warnings, *unreached) if run.is_main else ():
             logger.warning(warning)
         pair = bound(G, D, adapter, run.precision)
         witness = Witness(pair, batches.peek(), config.seed, run.device)

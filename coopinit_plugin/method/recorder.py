@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -45,6 +46,8 @@ def recorded(network: nn.Module) -> Iterator[Record]:
     running: list[Call] = []
     handles = []
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # takes no hooks
 
         def begin(module: nn.Module, given: Any, name: str = name) -> None:
             call = Call(name, module)
