@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.arguments import check_arguments, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound
-from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
@@ -26,7 +26,7 @@ from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, seed_all
-from coopinit_plugin.host.untouched import prove, untouched
+from coopinit_plugin.host.untouched import needs_batch, prove, seen, untouched
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
@@ -142,14 +142,8 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
-        first = batches.peek()
-        with untouched(generator, discriminator):
-            adapter = look(G, D, first, run.device, adapter, config.handover not in ("auto", "none"))
-            unreached = prove(bound(G, D, adapter, run.precision), first, run.device)
+        adapter, pair = _known((generator, discriminator), G, D, batches, adapter, stage)
         batches.share(run, is_part)
-        logger.info("How G and D are called:\n%s", adapter)
-        for warning in (*adapter.warnings, *unreached) if run.is_main else ():
-            logger.warning(warning)
         pair = bound(G, D, adapter, run.precision)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         state = _begin(pair, batches, loader_generators(loader), stage)
@@ -176,14 +170,21 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _needs_batch(pair: Pair, x: Any, z: Any) -> bool:
-    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
-    try:
-        with torch.no_grad():
-            pair.score(x, z, None)
-    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
-        return True  # errors of other kinds are not about what D was given
-    return False
+def _known(
+    users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batches: Batches, given: Adapter, stage: Stage
+) -> tuple[Adapter, Pair]:
+    """How G and D, copies of the user's, are called; and proof that they can be warmed up so."""
+    run = stage.run
+    adapter = seen(users, G, D, batches.peek(), given, stage.config.handover not in ("auto", "none"))
+    real, latent = batches.steady(adapter.real, "x"), batches.steady(adapter.latent, "z")
+    adapter = replace(adapter, real=real, latent=latent)
+    pair = bound(G, D, adapter, run.precision)
+    with untouched(*users):
+        unreached = prove(pair, batches.peek(), run.device)
+    logger.info("How G and D are called:\n%s", adapter)
+    for warning in (*adapter.warnings, *unreached) if run.is_main else ():
+        logger.warning(warning)
+    return adapter, pair
 
 
 def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
@@ -203,7 +204,8 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
     scale = saved["scale"] if saved is not None else sigmas(x, team)
-    keeps_batch = _needs_batch(pair, x, z)
+    if keeps_batch := needs_batch(pair, x, z):
+        batches.keep_alike()
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(
         pair=pair,

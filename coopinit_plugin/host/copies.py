@@ -74,9 +74,9 @@ def checked(name: str, module: Any) -> nn.Module:
     elif not any(parameter.is_floating_point() for parameter in module.parameters()):
         problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
     elif empty := [key for key, tensor in tensors.items() if tensor.is_meta]:
-        problem = f"has no values yet: {empty[0]} is on the meta device. Call to_empty(device=...) and initialise first."
+        problem = f"has no values yet: {empty[0]} is on the meta device. Call to_empty(device=...), initialise."
     elif any(id(parameter) in moves for child in scripted for parameter in child.parameters()):
-        problem = "is TorchScript, whose layers cannot be seen. Give the module it was made from; script it afterwards."
+        problem = "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
     elif folded := [key for key, tensor in tensors.items() if id(tensor) in moves and repeats(tensor)]:
         problem = (
             f"cannot be written: {folded[0]}, {tuple(tensors[folded[0]].shape)}, was made by expand(), so that several "

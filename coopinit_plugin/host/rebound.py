@@ -7,7 +7,7 @@ reference. Without this, the copy would run through the user's own layers.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -59,20 +59,7 @@ class Rebinder:
     def _anew(self, value: Any) -> Any:
         if isinstance(value, FunctionType):
             return self._function(value)
-        if isinstance(value, MethodType):
-            held, make = (value.__func__, value.__self__), MethodType
-        elif isinstance(value, BuiltinMethodType):  # e.g. the append of a list
-            held, make = (value.__self__,), lambda owner, name=value.__name__: getattr(owner, name)
-        elif isinstance(value, partial):
-            held, make = (value.func, value.args, value.keywords), lambda f, a, k: partial(f, *a, **k)
-        elif isinstance(value, weakref.ref):
-            held, make = (value(),), type(value)
-        elif type(value) in (list, tuple, set):
-            held, make = (*value,), lambda *parts, kind=type(value): kind(parts)
-        elif type(value) is dict:
-            held, make = (*value.values(),), lambda *parts, keys=(*value,): dict(zip(keys, parts, strict=True))
-        else:
-            return value
+        held, make = _taken_apart(value)
         new = [self.of(part) for part in held]
         return make(*new) if any(a is not b for a, b in zip(new, held, strict=True)) else value
 
@@ -99,6 +86,23 @@ class Rebinder:
             if cell != CellType() and cell.cell_contents is function:  # it calls itself
                 cell.cell_contents = made
         return made
+
+
+def _taken_apart(value: Any) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    """What a value holds, and what makes such a value of that."""
+    if isinstance(value, MethodType):
+        return (value.__func__, value.__self__), MethodType
+    if isinstance(value, BuiltinMethodType):  # e.g. the append of a list
+        return (value.__self__,), lambda owner: getattr(owner, value.__name__)
+    if isinstance(value, partial):
+        return (value.func, value.args, value.keywords), lambda f, given, named: partial(f, *given, **named)
+    if isinstance(value, weakref.ref):
+        return (value(),), type(value)
+    if type(value) in (list, tuple, set):
+        return (*value,), lambda *parts: type(value)(parts)
+    if type(value) is dict:
+        return (*value.values(),), lambda *parts: dict(zip(value, parts, strict=True))
+    return (), tuple
 
 
 def _names(code: CodeType) -> Iterator[str]:

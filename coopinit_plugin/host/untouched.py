@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
+from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
-from coopinit_plugin.host.networks import few, holds, unwrap, write
+from coopinit_plugin.host.networks import device_of, few, holds, unwrap, write
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
 from coopinit_plugin.method.kept import buffers, frozen, kept, training
 from coopinit_plugin.method.langevin import input_gradient
@@ -75,9 +77,10 @@ def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
 
     found = ""
     try:
-        with kept(put_back), _Watch({names[key]: tensor for key, tensor in live.items()}):
+        with kept(put_back):
             try:
-                yield
+                with _Watch({names[key]: tensor for key, tensor in live.items()}):
+                    yield
             finally:
                 found = changed()
     except _Reached as reached:
@@ -123,6 +126,29 @@ def _refill(holder: Any, was: Any) -> None:
     holder.update(was)
 
 
+def seen(
+    users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batch: Any, given: Adapter, loss_named: bool = False
+) -> Adapter:
+    """:func:`coopinit_plugin.calling.inspection.look` at copies of the user's networks, without a trace in those.
+
+    Raises:
+        CoopInitError: if something cannot be known, or if it could be with G and D the other way round.
+    """
+    device = device_of(G) or torch.device("cpu")
+    with untouched(*users):
+        try:
+            return look(G, D, batch, device, given, loss_named)
+        except CoopInitError as error:
+            problem = error
+            with suppress(Exception):
+                look(D, G, batch, device, given, loss_named)
+                problem = CoopInitError(
+                    f"G and D are in the wrong order: {type(users[1]).__name__}, given second, makes samples of the "
+                    f"data's shape, which {type(users[0]).__name__}, given first, scores. Give the generator first."
+                )
+            raise problem
+
+
 def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     """Run G and D, the copies, once in every way in which the warm-up will, so that what fails fails here.
 
@@ -142,10 +168,10 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
         with _passes("G, backward"):
             for leaf in tree_leaves(pair.generate(z)):
-                leaf.square().mean().backward()
+                torch.autograd.backward(leaf.square().mean())
             _gradients(pair.G, "G")
         with _passes("D, backward"):
-            pair.score(x, z, batch).square().mean().backward()
+            torch.autograd.backward(pair.score(x, z, batch).square().mean())
             unreached = _gradients(pair.D, "D")
         with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
             pair.D.train()
@@ -153,6 +179,16 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     if not unreached:
         return []
     return [f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"]
+
+
+def needs_batch(pair: Pair, x: Any, z: Any) -> bool:
+    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
+    try:
+        with torch.no_grad():
+            pair.score(x, z, None)
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
+        return True  # errors of other kinds are not about what D was given
+    return False
 
 
 @contextmanager
@@ -187,7 +223,7 @@ def _gradients(module: nn.Module, letter: str) -> list[str]:
         )
     if len(unreached) == len(found):
         raise CoopInitError(
-            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed by "
-            f"other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
+            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
+            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
         )
     return unreached
