@@ -83,8 +83,13 @@ class Batches:
         for may_begin_again in (not self.once, False):
             while left_out < MOST_LEFT_OUT and (batch := next(self._iterator, _END)) is not _END:
                 self._taken += 1
-                size = batch_size(batch)
                 left_out += 1
+                if any(isinstance(leaf, torch.Tensor) and leaf.is_nested for leaf in tree_leaves(batch)):
+                    raise CoopInitError(
+                        f"Batch {self._taken} of the loader holds a nested tensor, whose samples differ in shape. Pad "
+                        "them to one, e.g. torch.nested.to_padded_tensor(batch, 0.0)."
+                    )
+                size = batch_size(batch)
                 if size == 0 or batch is None or (size is None and not tree_leaves(batch)):
                     continue
                 self._size = self._size or size

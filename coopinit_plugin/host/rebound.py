@@ -7,14 +7,14 @@ reference. Without this, the copy would run through the user's own layers.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from coopinit_plugin.host.networks import unwrap
+FIXED = (MethodType, BuiltinMethodType, partial, weakref.ref, tuple)  # made anew, since they cannot be changed
 
 
 class Rebinder:
@@ -35,8 +35,8 @@ class Rebinder:
         if id(owner) in self._known:
             return
         self._known[id(owner)] = owner
-        if isinstance(owner, (dict, list)):
-            for key, value in list(owner.items() if isinstance(owner, dict) else enumerate(owner)):
+        if isinstance(owner, (MutableMapping, list)):
+            for key, value in list(enumerate(owner) if isinstance(owner, list) else owner.items()):
                 if (new := self.of(value)) is not value:
                     owner[key] = new
         elif hasattr(owner, "__dict__") and not isinstance(owner, type):
@@ -44,10 +44,9 @@ class Rebinder:
 
     def of(self, value: Any) -> Any:
         """The value with the copies in it; itself, if it refers to nothing that was copied."""
-        inner = unwrap(value) if isinstance(value, nn.Module) else value
-        if id(inner) in self._memo:
-            return self._memo[id(inner)]
-        if id(value) in self._ours:
+        if id(value) in self._memo:
+            return self._memo[id(value)]
+        if id(value) in self._ours and not isinstance(value, FIXED):
             self.inside(value)
             return value
         if id(value) not in self._known:
@@ -96,7 +95,7 @@ def _taken_apart(value: Any) -> tuple[tuple[Any, ...], Callable[..., Any]]:
         return (value.__self__,), lambda owner: getattr(owner, value.__name__)
     if isinstance(value, partial):
         return (value.func, value.args, value.keywords), lambda f, given, named: partial(f, *given, **named)
-    if isinstance(value, weakref.ref):
+    if type(value) in (weakref.ref, weakref.WeakMethod):
         return (value(),), type(value)
     if type(value) in (list, tuple, set):
         return (*value,), lambda *parts: type(value)(parts)
@@ -114,7 +113,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _may_refer(value: Any, variables: dict[str, Any]) -> bool:
-    """Whether a global variable may stand for one of the networks: itself, or a function of the same file."""
+    """Whether a global variable may stand for a part of the networks: itself, or a function of the same file."""
     if isinstance(value, FunctionType):
         return value.__globals__ is variables
-    return isinstance(value, (nn.Module, MethodType, partial, weakref.ref))
+    return isinstance(value, (nn.Module, Tensor, MethodType, partial, weakref.ref))

@@ -146,7 +146,7 @@ def seen(
                     f"G and D are in the wrong order: {type(users[1]).__name__}, given second, makes samples of the "
                     f"data's shape, which {type(users[0]).__name__}, given first, scores. Give the generator first."
                 )
-            raise problem
+    raise problem
 
 
 def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
