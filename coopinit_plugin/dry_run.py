@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from coopinit_plugin.calling.adapter import Adapter
-from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.networks import copies, device_of, unwrap
+from coopinit_plugin.host.copies import copies
+from coopinit_plugin.host.networks import device_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness
+from coopinit_plugin.host.untouched import seen
 
 
 def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adapter: Adapter | None = None) -> Adapter:
@@ -34,7 +35,7 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
         G, D = copies(generator, discriminator)
         device = device_of(D) or torch.device("cpu")
         batches = Batches(loader, device)
-        found = look(G.to(device), D, batches.peek(), device, adapter or Adapter())
+        found = seen((generator, discriminator), G.to(device), D, batches.peek(), adapter or Adapter())
     rows = list(found.findings)
     if batches.once:
         rows.append(("loader", f"{type(loader).__name__}, an iterator", "this batch was taken out of it"))

@@ -88,7 +88,7 @@ def batch_size(batch: Any) -> int | None:
 
 
 def move(nest: Any, device: torch.device | None) -> Any:
-    """Everything in the nest that can be moved, on the device, and half precision made single, as the networks are."""
+    """Everything in the nest that can be moved, on the device; half precision made single, as the networks are."""
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
         return {key: move(value, device) for key, value in nest.items()}
     if is_dataclass(nest) and not isinstance(nest, type):
@@ -98,5 +98,7 @@ def move(nest: Any, device: torch.device | None) -> Any:
 
 def _moved(leaf: Any, device: torch.device | None) -> Any:
     if isinstance(leaf, Tensor):
+        leaf = leaf if leaf.layout is torch.strided else leaf.to_dense()
+        leaf = leaf.clone() if leaf.is_inference() else leaf  # one that was made in inference mode takes no gradient
         return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
     return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs

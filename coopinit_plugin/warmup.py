@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,18 @@ from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.arguments import check_arguments, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound
-from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
+from coopinit_plugin.host.copies import checked, copies
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.memory_format import lay_out
-from coopinit_plugin.host.networks import copies, cpu_copy, device_of, give_back, state_of, unwrap
+from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, seed_all
+from coopinit_plugin.host.untouched import needs_batch, prove, seen, untouched
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
@@ -57,7 +60,7 @@ def warm_start(
     accelerator: Any = None,
     output_dir: str | Path | None = None,
     resume: bool = False,
-    ema: Iterable[nn.Module] = (),
+    ema: Iterable[nn.Module] | nn.Module | None = (),
     callback: Callable[[StepReport], bool | None] | None = None,
     progress: bool = True,
 ) -> WarmStart:
@@ -82,7 +85,8 @@ def warm_start(
         output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
         resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
             where it is complete; begin where there is neither.
-        ema: Averaged copies of G, made before this call; they get G's warm weights too.
+        ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
+            get G's warm weights too.
         callback: Called with every iteration's statistics in the main process; ``False`` stops there, weights kept.
         progress: Show on the standard error stream how far it is, and in one line what came out.
 
@@ -99,9 +103,9 @@ def warm_start(
         >>> result = coopinit_plugin.warm_start(G, D, loader)  # doctest: +SKIP
         >>> result.save_pretrained("init/")  # doctest: +SKIP
     """
-    averaged = list(ema)
     config = checked_config(config, handover)
     check_arguments(adapter, output_dir, resume)
+    shown = progress and sys.stderr is not None  # as it is under pythonw and in services of Windows
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -110,13 +114,14 @@ def warm_start(
         run.failing_together(),
         explained_memory(),
     ):
+        averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
         finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
         begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
         if finished and not begun and output_dir is not None:
             result = _finished(output_dir, config)
         else:
-            stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, progress)
+            stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
             result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
             _store(result, output_dir, stage)
     give_back(
@@ -144,11 +149,8 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
-        adapter = look(G, D, batches.peek(), run.device, adapter, config.handover not in ("auto", "none"))
+        adapter, pair = _known((generator, discriminator), G, D, batches, adapter, stage)
         batches.share(run, is_part)
-        logger.info("How G and D are called:\n%s", adapter)
-        for warning in adapter.warnings if run.is_main else ():
-            logger.warning(warning)
         pair = bound(G, D, adapter, run.precision)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
@@ -179,14 +181,21 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _needs_batch(pair: Pair, x: Any, z: Any) -> bool:
-    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
-    try:
-        with torch.no_grad():
-            pair.score(x, z, None)
-    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
-        return True  # errors of other kinds are not about what D was given
-    return False
+def _known(
+    users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batches: Batches, given: Adapter, stage: Stage
+) -> tuple[Adapter, Pair]:
+    """How G and D, copies of the user's, are called; and proof that they can be warmed up so."""
+    run = stage.run
+    adapter = seen(users, G, D, batches.peek(), given, stage.config.handover not in ("auto", "none"))
+    real, latent = batches.steady(adapter.real, "x"), batches.steady(adapter.latent, "z")
+    adapter = replace(adapter, real=real, latent=latent)
+    pair = bound(G, D, adapter, run.precision)
+    with untouched(*users):
+        unreached = prove(pair, batches.peek(), run.device)
+    logger.info("How G and D are called:\n%s", adapter)
+    for warning in (*adapter.warnings, *unreached) if run.is_main else ():
+        logger.warning(warning)
+    return adapter, pair
 
 
 def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
@@ -206,7 +215,8 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
     scale = saved["scale"] if saved is not None else sigmas(x, team)
-    keeps_batch = _needs_batch(pair, x, z)
+    if keeps_batch := needs_batch(pair, x, z):
+        batches.keep_alike()
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(
         pair=pair,

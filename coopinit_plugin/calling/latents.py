@@ -140,12 +140,13 @@ def guesses(known: Known) -> Iterator[Guess]:
     beside: list[Condition | None] = [*known.conditions] or [None]
     forms = (True, False) if unknown and unknown[0] in LISTS else (False,)  # whether G takes a list of latents
     tails: set[tuple[int, ...]] = set()
+    dtype = next((p.dtype for p in known.G.parameters() if p.is_floating_point()), None)
     for width, why, named in _widths(known):
         new = [tail for tail in _tails(width, known) if tail not in tails]
         tails.update(new)
         for tail, as_list, condition in product(new, forms, beside):
             source = condition.text if condition is not None and condition.keys is not None else ""
-            latent = _with(condition, partial(_noise, tail, as_list))
+            latent = _with(condition, partial(_noise, tail, as_list, dtype))
             yield Guess(latent, f"{why}; standard normal assumed", condition, source, named)
     held, first = known.held, known.first
     if known.translates and first is not None and (held.known or len(held.data) > 1):  # one alone may be noise, too
@@ -183,8 +184,10 @@ def _tails(size: int, known: Known) -> list[tuple[int, ...]]:
     return [*steps, (size,)] if isinstance(layer, (nn.RNNBase, nn.TransformerEncoderLayer)) else [(size,), *steps]
 
 
-def _noise(tail: tuple[int, ...], as_list: bool, n: int, device: torch.device, batch: Any) -> Any:
-    z = torch.randn(n, *tail, device=device)
+def _noise(
+    tail: tuple[int, ...], as_list: bool, dtype: torch.dtype | None, n: int, device: torch.device, batch: Any
+) -> Any:
+    z = torch.randn(n, *tail, device=device, dtype=dtype)
     return [z] if as_list else z
 
 

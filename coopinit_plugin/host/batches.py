@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.randomness import random_state, set_random_state
-from coopinit_plugin.nests import batch_size, move, parts
+from coopinit_plugin.nests import batch_size, describe, first_line, move, parts
 
 logger = logging.getLogger(__name__)
 
 _END = object()
+MOST_LEFT_OUT = 1000  # batches in a row without data, or too small
 
 
 class Batches:
     """Full batches, on the device, for ever; an error if the loader is empty or is an iterator that ends too soon.
 
     The first batch's size is the rule; smaller ones (the short last batch of an epoch) are left out, for D's that see
-    the batch as a whole. A loader that can be iterated again is; an iterator, marked as `once`, is used up as far as
-    it is needed. The random `generators` that the loader draws from are needed to go on after an interruption.
+    the batch as a whole, and so are batches without data (None, empty). A loader that can be iterated again is; an
+    iterator, marked as `once`, is used up as far as it is needed. The random `generators` that the loader draws from
+    are needed to go on after an interruption.
     """
 
     def __init__(self, loader: Any, device: torch.device, generators: list[torch.Generator] | None = None) -> None:
@@ -33,6 +37,7 @@ class Batches:
         self._kept: list[Any] = []  # a batch that was looked at, not used
         self._left_out = 0  # batches of other processes before the next one of ours
         self._every = 1
+        self._checked: Callable[[Any], Any] = lambda batch: batch
 
     def peek(self) -> Any:
         """The next batch. It is looked at, not used up."""
@@ -70,26 +75,76 @@ class Batches:
         for _ in range(self._left_out):
             self._full()
         self._left_out = self._every - 1
-        return move(self._full(), self._device)
+        return self._checked(move(self._full(), self._device))
 
     def _full(self) -> Any:
         """The loader's next batch that is no smaller than its first."""
-        read = 0
+        read = left_out = 0
         for may_begin_again in (not self.once, False):
-            while (batch := next(self._iterator, _END)) is not _END:
+            while left_out < MOST_LEFT_OUT and (batch := next(self._iterator, _END)) is not _END:
                 self._taken += 1
+                left_out += 1
+                if any(isinstance(leaf, torch.Tensor) and leaf.is_nested for leaf in tree_leaves(batch)):
+                    raise CoopInitError(
+                        f"Batch {self._taken} of the loader holds a nested tensor, whose samples differ in shape. Pad "
+                        "them to one, e.g. torch.nested.to_padded_tensor(batch, 0.0)."
+                    )
                 size = batch_size(batch)
+                if size == 0 or batch is None or (size is None and not tree_leaves(batch)):
+                    continue
                 self._size = self._size or size
                 if size is None or size >= (self._size or 0):
                     return batch
             read += self._taken
-            if not (may_begin_again and read):
+            if not (may_begin_again and read) or left_out == MOST_LEFT_OUT:
                 break
             self._begin()
         ended = f"ended after {read} batches" if read else "gave no batch at all"
+        if left_out:
+            least = f"at least {self._size} samples, as the first had" if self._size else "data"
+            ended += f"; the last {left_out} were left out, for none of them had {least}"
         raise CoopInitError(
             f"loader (a {type(self._loader).__name__}) {ended}. Give the DataLoader itself or a list of batches, "
             "which can be iterated again, or an endless iterator; with drop_last=True the data must fill one batch."
+        )
+
+    def steady(self, hook: Any, what: str) -> Callable[..., Any]:
+        """The hook, which must give tensors of one shape and dtype for every batch, the number of samples aside.
+
+        Raises:
+            CoopInitError: naming the batch by its number in its pass of the loader, with what it holds and the first.
+        """
+        first: tuple[list[Any], str] | None = None
+
+        def checked(*given: Any) -> Any:
+            nonlocal first
+            try:
+                found = hook(*given)
+            except (LookupError, TypeError, AttributeError) as error:
+                if first is None:
+                    raise
+                raise self._differs(f"no {what}: {first_line(error)}", first[1]) from error
+            n = batch_size(found)
+            tensors = [part for part in parts(found, what) if part.tensor.shape[:1] == (n,)]
+            now = [(part.name, part.tensor.shape[1:], part.tensor.dtype) for part in tensors]
+            first = first or (now, f"{what} = {describe(found)}")
+            if now != first[0]:
+                raise self._differs(f"{what} = {describe(found)}", first[1])
+            return found
+
+        return checked
+
+    def keep_alike(self) -> None:
+        """Refuse batches that differ from the next one in any of their tensors."""
+        self._checked = self.steady(self._checked, "batch")
+        self._checked(self.peek())
+
+    def _differs(self, given: str, first: str) -> CoopInitError:
+        ask = " Is the loader itself one batch? Then give [batch]." * isinstance(self._loader, tuple)
+        return CoopInitError(
+            f"Batch {self._taken} of the loader gives {given}, the first gave {first}. Your networks are untouched. "
+            "All batches must be alike but for the number of samples: resize, crop or pad, and cast, in the "
+            f"dataset or in the DataLoader's collate_fn.{ask}"
         )
 
     def _begin(self) -> None:

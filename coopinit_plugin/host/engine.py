@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import held
 from coopinit_plugin.host.randomness import loader_generators, samplers
-from coopinit_plugin.method.kept import Undo, kept
+from coopinit_plugin.method.kept import Undo, entries, kept
 from coopinit_plugin.nests import first_line
 
 _groups_made = itertools.count()
@@ -54,7 +54,7 @@ class Engine:
         """This process's part of the loader, and whether it is one; the user's loader is as it was at the end."""
         ours = isinstance(loader, torch.utils.data.DataLoader)
         drawn_from = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
-        with kept(*(_entries(vars(owner)) for owner in drawn_from)):
+        with kept(*(entries(vars(owner)) for owner in drawn_from)):
             part, is_part = self._shard(loader) if ours and self.processes > 1 else (loader, self.processes == 1)
             # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
             yield getattr(part, "base_dataloader", part), is_part
@@ -174,7 +174,7 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
         )
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
     threads = partial(torch.set_num_threads, torch.get_num_threads())
-    with kept(_no_group_left(), threads, _entries(os.environ), *map(_entries, singletons)):
+    with kept(_no_group_left(), threads, entries(os.environ), *map(entries, singletons)):
         ours = accelerator or Accelerator(cpu=_join(bool(PartialState._shared_state)))
         if (kind := ours.distributed_type.value) in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
             raise CoopInitError(
@@ -229,15 +229,3 @@ def leave_group() -> None:
     """Destroy the process group, after gloo's threads have let go of the last message's tensors."""
     time.sleep(0.1)  # they need Python's lock for it; torch 2.6 waits for them with the lock held, for ever
     torch.distributed.destroy_process_group()
-
-
-def _entries(mapping: MutableMapping[str, Any]) -> Undo:
-    """Save what a dictionary holds: the attributes of an object, the environment."""
-    saved = dict(mapping)
-
-    def undo() -> None:
-        for key in mapping.keys() - saved.keys():
-            del mapping[key]
-        mapping.update(saved)
-
-    return undo

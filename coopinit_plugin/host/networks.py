@@ -1,22 +1,17 @@
-"""The user's networks: seen through wrappers, copied for the warm-up, and given new values, all of them or none."""
+"""The user's networks: seen through wrappers, and given new values, all of them or none."""
 
 from __future__ import annotations
 
-import copy
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.kept import values
-from coopinit_plugin.nests import HALF, first_line
 
 State = dict[str, Tensor]
 
@@ -26,7 +21,7 @@ def unwrap(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             module = module.module
-        elif isinstance(inside := module.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+        elif isinstance(inside := dict(module.named_children()).get("_orig_mod"), nn.Module):
             module = inside
         else:
             return module
@@ -35,34 +30,6 @@ def unwrap(module: nn.Module) -> nn.Module:
 def device_of(module: nn.Module) -> torch.device | None:
     """The device of the module's first parameter."""
     return next((parameter.device for parameter in module.parameters()), None)
-
-
-def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Plain copies of both networks, ready to be trained; layers that the two share stay shared.
-
-    Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
-    A network whose parameters are all frozen is trained, too. What cannot be copied or trained is refused.
-    """
-    plain = _plain("generator", generator), _plain("discriminator", discriminator)
-    memo = {id(tensor): tensor.detach().clone() for module in plain for tensor in _graph_tensors(module)}
-    try:
-        ours = copy.deepcopy(plain, memo)
-    except Exception as error:
-        raise CoopInitError(
-            f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
-            "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
-        ) from error
-    for module in ours:
-        _strip_accelerate(module)
-        parameters = list(module.parameters())
-        for tensor in (*parameters, *module.buffers()):
-            if tensor.dtype in HALF:
-                tensor.data = tensor.data.float()
-            tensor.grad = None
-        if not any(parameter.requires_grad for parameter in parameters):
-            for parameter in parameters:
-                parameter.requires_grad_(parameter.is_floating_point())
-    return ours
 
 
 def state_of(module: nn.Module) -> State:
@@ -84,25 +51,91 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
 
     If names or shapes differ, and after any error or Ctrl-C on the way, nothing has been changed.
     """
-    plan: list[tuple[Tensor, Tensor]] = []
-    for name, module, state in targets:
-        own = state_of(module)
-        if problems := list(_differences(own, state)):
-            raise CoopInitError(
-                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {few(problems)}. Nothing was "
-                "changed. Build the network with the same arguments as the one that was warmed up."
-            )
-        plan += [(own[key], state[key]) for key in own]
-    with torch.inference_mode(False), torch.no_grad():
-        put_back = values(tensor for tensor, _ in plan)
+    check_fit(targets)
+    plan = [(key, own, state[key]) for _, module, state in targets for key, own in state_of(module).items()]
+    before = [own.detach().clone() for _, own, _ in plan]
+    with torch.inference_mode():  # a network that was made in it can be written to in it alone
         try:
             with held():
-                for tensor, value in plan:
-                    tensor.copy_(value)
+                for _, own, value in plan:
+                    write(own, value)
+                if lost := [key for key, own, value in plan if not holds(own, value)]:
+                    raise CoopInitError(
+                        f"The weights cannot be written: {few(lost)} would not keep them, as their memory is that of "
+                        "another tensor, too. Nothing was changed. Give each a memory of its own: tensor.clone()."
+                    )
         except BaseException:
             with held():
-                put_back()
+                for (_, own, _), value in zip(plan, before, strict=True):
+                    write(own, value)
             raise
+
+
+def check_fit(targets: list[tuple[str, nn.Module, State]]) -> None:
+    """Refuse what :func:`give_back` could not write.
+
+    Raises:
+        CoopInitError: naming the module, and the first tensors that differ.
+    """
+    for name, module, _ in targets:
+        if not isinstance(module, nn.Module):
+            what = "is missing" if module is None else f"is a {type(module).__name__}"
+            raise CoopInitError(f"{name} {what}; expected a torch.nn.Module. Write load_into(G, D).")
+    problems = [list(_differences(state_of(module), state)) for _, module, state in targets]
+    for (name, module, _), found in zip(targets, problems, strict=True):
+        if found:
+            (_, first, for_first), (_, second, for_second) = (*targets, *targets)[:2]
+            swapped = not any((*_differences(state_of(first), for_second), *_differences(state_of(second), for_first)))
+            raise CoopInitError(
+                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {few(found)}. Nothing was changed. "
+                + "G and D were given in the wrong order: write load_into(G, D)." * swapped
+                + "Build the network with the same arguments as the one that was warmed up." * (not swapped)
+            )
+
+
+def averages(ema: Any, generator: nn.Module) -> list[nn.Module]:
+    """The averaged copies of G in what the user gave: a module or several, or the helpers that hold one.
+
+    Raises:
+        CoopInitError: if one holds no module with G's tensors.
+    """
+    given = [] if ema is None else [ema] if isinstance(ema, nn.Module) or not isinstance(ema, Iterable) else list(ema)
+    own = state_of(generator)
+    found = []
+    for index, member in enumerate(given):
+        inner = [*member.modules()] if isinstance(member, nn.Module) else [*getattr(member, "__dict__", {}).values()]
+        inner = [unwrap(module) for module in inner if isinstance(module, nn.Module)]
+        fitting = [module for module in inner if not any(_differences(state_of(module), own))]
+        fitting.sort(key=lambda module: module is unwrap(generator))  # a helper may hold G itself, too
+        if not fitting:
+            why = few(list(_differences(state_of(inner[0]), own))) if inner else "it holds no torch.nn.Module"
+            raise CoopInitError(
+                f"The weights of G do not fit ema[{index}] ({type(member).__name__}): {why}. Nothing was changed. Give "
+                "averaged copies of G, e.g. ema=[copy.deepcopy(G)]; helpers that hold one are seen through."
+            )
+        found.append(fitting[0])
+    return found
+
+
+def repeats(tensor: Tensor) -> bool:
+    """Whether elements of the tensor are one number in memory, as after ``expand()``."""
+    return tensor.layout is torch.strided and any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def write(own: Tensor, value: Tensor) -> None:
+    """Write the value into the tensor's own memory, each number of it once."""
+    for dimension, step in enumerate(own.stride() if repeats(own) else ()):
+        if step == 0:
+            own, value = own.narrow(dimension, 0, 1), value.narrow(dimension, 0, 1)
+    own.copy_(value)
+
+
+def holds(own: Tensor, value: Tensor) -> bool:
+    """Whether the tensor has the value; NaN equals itself."""
+    value = value.to(own.device, own.dtype)
+    return bool(((own == value) | ((own != own) & (value != value))).all())
 
 
 def few(problems: list[str]) -> str:
@@ -135,36 +168,3 @@ def _differences(own: State, given: State) -> Iterator[str]:
             yield f"{key} is not in the module"
         elif (ours := tuple(own[key].shape)) != (theirs := tuple(given[key].shape)):
             yield f"{key} has shape {ours} in the module, {theirs} in the weights"
-
-
-def _plain(name: str, module: Any) -> nn.Module:
-    """The module inside its wrappers, if it can be copied and trained."""
-    if not isinstance(module, nn.Module):
-        hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
-        raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
-    kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
-    module, parameters = unwrap(module), list(module.parameters())
-    problem = ""
-    if sharding := kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
-        problem = f"is sharded over processes ({sharding.pop()}). Warm up the plain networks first; shard after that."
-    elif any(is_lazy(parameter) for parameter in parameters):
-        problem = "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
-    elif not any(parameter.is_floating_point() for parameter in parameters):
-        problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
-    if problem:
-        raise CoopInitError(f"{name} ({type(module).__name__}) {problem}")
-    return module
-
-
-def _graph_tensors(module: nn.Module) -> list[Tensor]:
-    """Tensors kept as attributes or buffers that still hang on a graph; ``copy.deepcopy`` refuses them."""
-    leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_leaf]
-
-
-def _strip_accelerate(module: nn.Module) -> None:
-    """Undo in a copy what ``Accelerator.prepare`` hung on the module: a forward bound to the original."""
-    for child in module.modules():
-        for name in ("_original_forward", "forward") if "_original_forward" in vars(child) else ():
-            del vars(child)[name]
-        vars(child).pop("_is_accelerate_prepared", None)

@@ -39,7 +39,7 @@ class SlicedWasserstein:
         if width > WIDEST:
             self._chosen = torch.randperm(width, generator=generator)[:WIDEST].to(flat.device)
             width = WIDEST
-        w = torch.randn(width, directions, generator=generator)
+        w = torch.randn(width, directions, generator=generator, dtype=torch.float32)
         self._directions = (w / w.norm(dim=0)).to(flat.device)
 
     def project(self, x: Any) -> Tensor:

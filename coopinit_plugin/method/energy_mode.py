@@ -8,6 +8,7 @@ evaluation mode, on running statistics that a training-mode pass over each real 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -30,13 +31,43 @@ def likelihood_mode(discriminator: nn.Module) -> None:
             module.train()
 
 
+def keep_frozen_layers(network: nn.Module) -> None:
+    """Let the layers that the user keeps in evaluation mode, such as a pretrained BatchNorm, stay in it for good.
+
+    They are those in evaluation mode inside a network in training mode, and those that ``train()`` leaves in it.
+    Whatever calls ``train()`` later leaves them as they are. Recurrent layers are no such layers.
+
+    Args:
+        network: G or D as the user has it; it changes, so it is to be a copy.
+    """
+    layers = [layer for layer in network.modules() if not isinstance(layer, nn.RNNBase)]
+    stay = [layer for layer in layers if network.training and not layer.training]
+    with kept(training(network)):
+        network.train()
+        stay += [layer for layer in layers if not layer.training]
+    for layer in stay:
+        layer.train = partial(_stay, layer, layer.train)  # type: ignore[method-assign]
+
+
+def _stay(layer: nn.Module, train: Callable[[bool], object], mode: bool = True) -> nn.Module:
+    """A frozen layer's ``train``: for the layers inside it as ever, for itself evaluation mode."""
+    train(mode)
+    layer.training = False
+    return layer
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    return getattr(vars(layer).get("train"), "func", None) is _stay
+
+
 def normalisers(module: nn.Module) -> list[_NormBase]:
-    """The layers of `module` that keep running statistics of their input."""
-    return [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+    """The layers of `module` that keep running statistics of their input; the user's frozen ones keep none."""
+    found = (m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None)
+    return [layer for layer in found if not _is_frozen(layer)]
 
 
 def running_statistics(module: nn.Module) -> list[torch.Tensor]:
-    """Those that the normalising layers keep, the live tensors."""
+    """The live running mean and variance of every normalisation layer."""
     return [kept for m in normalisers(module) for kept in (m.running_mean, m.running_var) if kept is not None]
 
 

@@ -5,7 +5,7 @@ Each of the functions below saves something when it is called and returns what p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -72,6 +72,18 @@ def values(tensors: Iterable[Tensor]) -> Undo:
     def undo() -> None:
         for tensor, value in saved:
             tensor.copy_(value)
+
+    return undo
+
+
+def entries(mapping: MutableMapping[Any, Any]) -> Undo:
+    """Save what a dictionary holds: the attributes of an object, the environment."""
+    saved = dict(mapping)
+
+    def undo() -> None:
+        for key in mapping.keys() - saved.keys():
+            del mapping[key]
+        mapping.update(saved)
 
     return undo
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from coopinit_plugin.method.energy_mode import normalisers
 from coopinit_plugin.method.kept import Undo, values
 from coopinit_plugin.method.output_layers import own_parameters
 from coopinit_plugin.method.recorder import recorded
@@ -107,7 +107,7 @@ def _ways(
     weight: nn.Parameter, factor: float, layer: nn.Module, between: list[nn.Module], following: list[nn.Parameter]
 ) -> Iterator[tuple[Way, bool]]:
     """What may have to be multiplied with a weight for the function to stay; whether the next layer makes up for it."""
-    norm = next((m for m in between if isinstance(m, _NormBase) and m.running_mean is not None), None)
+    norm = next((m for m in between if m in normalisers(m)), None)
     before_norm = between if norm is None else between[: between.index(norm)]
     biases = [module._parameters.get("bias") for module in (layer, *before_norm)]
     own: Way = [(weight, factor), *((bias, factor) for bias in biases if bias is not None)]

@@ -53,6 +53,8 @@ def recorded(network: nn.Module) -> Iterator[Record]:
     running: list[Call] = []
     handles = []
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # takes no hooks
 
         def begin(module: nn.Module, given: Any, name: str = name) -> None:
             call = Call(name, module)

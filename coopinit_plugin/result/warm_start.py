@@ -16,6 +16,7 @@ from torch import nn
 from coopinit_plugin._version import __version__
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import give_back
+from coopinit_plugin.nests import first_line
 from coopinit_plugin.result import files
 from coopinit_plugin.result.card import model_card, said
 from coopinit_plugin.result.plots import draw
@@ -115,16 +116,26 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
                 ``create_pr``, ``commit_message``, ``model_card_kwargs``, ...
 
         Raises:
+            CoopInitError: if the Hub cannot be reached.
             HfHubHTTPError: and huggingface_hub's other errors, as they are; this object is still whole then.
         """
         # The mixin's own knows neither what may be published nor that the card is to name the repository.
-        if "/" not in repo_id:
-            api, private = HfApi(token=kwargs.get("token")), kwargs.get("private")
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         published = copy.copy(self)
         published.samples = {name: x for name, x in self.samples.items() if real_samples or name != "real"}
-        kwargs["model_card_kwargs"] = {"repo_id": repo_id, **(kwargs.get("model_card_kwargs") or {})}
-        return super(WarmStart, published).push_to_hub(repo_id, **kwargs)
+        try:
+            if "/" not in repo_id:
+                api, private = HfApi(token=kwargs.get("token")), kwargs.get("private")
+                repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            kwargs["model_card_kwargs"] = {"repo_id": repo_id, **(kwargs.get("model_card_kwargs") or {})}
+            return super(WarmStart, published).push_to_hub(repo_id, **kwargs)
+        except Exception as error:
+            if {"TransportError", "ConnectionError"}.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+                raise
+            raise CoopInitError(
+                f"The Hub could not be reached ({first_line(error)}): nothing was pushed to {repo_id}, and this object "
+                "is still whole. Check the connection, the proxy and the variables HF_HUB_OFFLINE and HF_ENDPOINT, and "
+                'push again; save_pretrained("init/") keeps it until then.'
+            ) from error
 
     def generate_model_card(self, *, repo_id: str = "user/name", picture: bool = False, **metadata: Any) -> ModelCard:
         """The model card, loading from `repo_id`; metadata such as ``license="mit"`` go into its head."""
@@ -147,7 +158,7 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
         name = str(pretrained_model_name_or_path)
         is_folder = os.path.isdir(name)
         is_id = isinstance(pretrained_model_name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
-        if not is_folder and not is_id:
+        if not is_folder and (not is_id or os.path.isdir(os.path.dirname(name))):  # runs/gone, and runs is a folder
             raise CoopInitError(
                 f"{name} is neither a folder here nor the name of a repository, such as user/dcgan-init. Check the "
                 f"path from {Path.cwd()}; result.save_pretrained(...) writes such a folder."

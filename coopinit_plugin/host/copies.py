@@ -1,0 +1,140 @@
+"""Copies of the user's networks, on which the warm-up works: nothing that they do reaches the originals."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.host.networks import repeats, unwrap
+from coopinit_plugin.host.rebound import Rebinder
+from coopinit_plugin.method.energy_mode import keep_frozen_layers
+from coopinit_plugin.nests import HALF, first_line
+
+
+def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Plain copies of both networks, ready to be trained; layers and memory that they share stay shared.
+
+    Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
+    A network whose parameters are all frozen is trained, too. Layers that the user keeps in evaluation mode stay in
+    it. What cannot be copied or trained is refused.
+    """
+    plain = checked("generator", generator), checked("discriminator", discriminator)
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for module in plain for tensor in _in_graphs(module)}
+    try:
+        memo.update(_sharing_parameters(plain, memo))
+        ours = copy.deepcopy(plain, memo)
+    except Exception as error:
+        raise CoopInitError(
+            f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
+            "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
+        ) from error
+    rebinder = Rebinder(memo)
+    wide: dict[int, tuple[Any, Tensor]] = {}
+    for module in ours:
+        for child in module.modules():
+            rebinder.inside(child)
+            _strip_accelerate(child)
+            if isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
+                child.sparse = False  # Adam takes no sparse gradients
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = _trainable(tensor, wide)
+            tensor.grad = None
+        for parameter in trained(module):
+            parameter.requires_grad_()
+        keep_frozen_layers(module)
+    return ours
+
+
+def checked(name: str, module: Any) -> nn.Module:
+    """The module inside its wrappers, if it can be copied, trained and written to.
+
+    Raises:
+        CoopInitError: saying what stands in the way, and what to do about it.
+    """
+    if not isinstance(module, nn.Module):
+        hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
+        raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
+    kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
+    module = unwrap(module)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    moves = {id(parameter) for parameter in trained(module)}
+    scripted = [child for child in module.modules() if isinstance(child, torch.jit.ScriptModule)]
+    problem = ""
+    if sharding := kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
+        problem = f"is sharded over processes ({sharding.pop()}). Warm up the plain networks first; shard after that."
+    elif any(is_lazy(tensor) for tensor in tensors.values()):
+        problem = "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
+    elif not any(parameter.is_floating_point() for parameter in module.parameters()):
+        problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
+    elif empty := [key for key, tensor in tensors.items() if tensor.is_meta]:
+        problem = f"has no values yet: {empty[0]} is on the meta device. Call to_empty(device=...), initialise."
+    elif any(id(parameter) in moves for child in scripted for parameter in child.parameters()):
+        problem = "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
+    elif folded := [key for key, tensor in tensors.items() if id(tensor) in moves and repeats(tensor)]:
+        problem = (
+            f"cannot be written: {folded[0]}, {tuple(tensors[folded[0]].shape)}, was made by expand(), so that several "
+            f"of its elements are one number in memory. Make it nn.Parameter(tensor.expand(...).clone()), or expand in "
+            "forward."
+        )
+    if problem:
+        raise CoopInitError(f"{name} ({type(module).__name__}) {problem}")
+    return module
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained: all of them if all are frozen."""
+    parameters = list(module.parameters())
+    return [p for p in parameters if p.requires_grad] or [p for p in parameters if p.is_floating_point()]
+
+
+def _in_graphs(module: nn.Module) -> list[Tensor]:
+    """Tensors kept as attributes or buffers that still hang on a graph; ``copy.deepcopy`` refuses them."""
+    return [tensor for tensor in tensors_held(module) if not tensor.is_leaf]
+
+
+def tensors_held(module: nn.Module) -> list[Tensor]:
+    """Every tensor that a submodule holds, however it holds it."""
+    leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _sharing_parameters(plain: tuple[nn.Module, ...], memo: dict[int, Any]) -> dict[int, nn.Parameter]:
+    """Copies of parameters that share memory with another tensor; ``copy.deepcopy`` would take them apart."""
+    tensors = {id(t): t for module in plain for t in tensors_held(module) if t.layout is torch.strided and t.is_leaf}
+    uses = Counter(tensor.untyped_storage()._cdata for tensor in tensors.values())
+    return {
+        key: type(tensor)(copy.deepcopy(tensor.detach(), memo), tensor.requires_grad)
+        for key, tensor in tensors.items()
+        if isinstance(tensor, nn.Parameter) and uses[tensor.untyped_storage()._cdata] > 1
+    }
+
+
+def _trainable(tensor: Tensor, wide: dict[int, tuple[Any, Tensor]]) -> Tensor:
+    """The tensor's values, in single precision at least, each element in memory of its own.
+
+    Args:
+        tensor: A copy.
+        wide: Memory that was widened before, for the tensors that share it.
+    """
+    data = tensor.data
+    if data.dtype in HALF:
+        storage = data.untyped_storage()
+        if storage._cdata not in wide:
+            flat = torch.empty(0, dtype=data.dtype, device=data.device).set_(storage).float()
+            wide[storage._cdata] = storage, flat  # kept, so that no other memory gets its address
+        data = wide[storage._cdata][1].as_strided(data.shape, data.stride(), data.storage_offset())
+    return data.clone(memory_format=torch.contiguous_format) if repeats(data) else data
+
+
+def _strip_accelerate(child: nn.Module) -> None:
+    """Undo in a copied module what ``Accelerator.prepare`` hung on it: a forward that casts."""
+    if "_original_forward" in vars(child):
+        vars(child)["forward"] = vars(child).pop("_original_forward")
+    vars(child).pop("_is_accelerate_prepared", None)

@@ -1,0 +1,229 @@
+"""Proof, before the first iteration, that the copies alone compute: nothing that they do reaches the originals."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.inspection import look
+from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.host.copies import tensors_held, trained
+from coopinit_plugin.host.networks import device_of, few, holds, unwrap, write
+from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
+from coopinit_plugin.method.kept import buffers, frozen, kept, training
+from coopinit_plugin.method.langevin import input_gradient
+from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.nests import first_line
+
+
+class _Reached(BaseException):
+    """A tensor of the user's was reached. No ``except Exception`` on the way takes it for a failed attempt."""
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Stops every operation of torch on one of the named tensors, before it runs."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._names = {tensor.untyped_storage()._cdata: name for name, tensor in tensors.items() if tensor.numel()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
+                name = self._names.get(leaf.untyped_storage()._cdata)
+                if name is not None:
+                    raise _Reached(name)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
+    """Let nothing inside reach the user's networks: their weights, running statistics, other tensors, attributes.
+
+    Raises:
+        CoopInitError: if something does, with its name; all is as it was then.
+    """
+    networks = unwrap(generator), unwrap(discriminator)
+    names = {
+        id(tensor): f"{letter}'s {name}"
+        for letter, network in zip("GD", networks, strict=True)
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
+    live = {id(t): t for network in networks for t in (*trained(network), *running_statistics(network))}
+    held = [tensor for network in networks for tensor in tensors_held(network)]
+    values = [(t, t.detach().clone()) for t in held if id(t) not in live and t.layout is torch.strided]
+    contents = [part for network in networks for child in network.modules() for part in _containers(vars(child), set())]
+
+    def changed() -> str:
+        """What is not as it was, if something is not."""
+        other = [names.get(id(tensor), "tensors") for tensor, value in values if not holds(tensor, value)]
+        attributes = ["attributes" for holder, was in contents if _ids(holder) != _ids(was)]
+        return next(iter(other + attributes), "")
+
+    def put_back() -> None:
+        with torch.inference_mode():
+            for tensor, value in values:
+                write(tensor, value)
+        for holder, was in contents:
+            _refill(holder, was)
+
+    found = ""
+    try:
+        with kept(put_back):
+            try:
+                with _Watch({names[key]: tensor for key, tensor in live.items()}):
+                    yield
+            finally:
+                found = changed()
+    except _Reached as reached:
+        raise _shared(str(reached)) from None
+    except Exception as error:
+        if found:
+            raise _shared(found) from error
+        raise
+    if found:
+        raise _shared(found)
+
+
+def _shared(what: str) -> CoopInitError:
+    return CoopInitError(
+        f"The warm-up works on a copy of G and D, but the copy reaches your own {what}: a function that was set on the "
+        "network from outside (a wrapped forward, a hook, a lambda), or a hook of the Adapter, holds the original. "
+        "Nothing was changed. Let it use the module that it is given, as in hook(module, input, output), a method's "
+        "self or Adapter(score=lambda D, x, z, batch: ...), or set it after the warm-up."
+    )
+
+
+def _containers(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+    """(Container, what it holds now): the holder, and those in it."""
+    if isinstance(holder, (dict, list, set)) and id(holder) not in seen:
+        seen.add(id(holder))
+        yield holder, copy.copy(holder)
+        for value in holder.values() if isinstance(holder, dict) else holder:
+            yield from _containers(value, seen)
+
+
+def _ids(holder: Any) -> list[int]:
+    return [id(part) for part in (*holder, *(holder.values() if isinstance(holder, dict) else ()))]
+
+
+def _refill(holder: Any, was: Any) -> None:
+    """Let a container hold again what it held."""
+    if isinstance(holder, list):
+        holder[:] = was
+        return
+    for part in [*holder]:
+        if part not in was:
+            holder.pop(part) if isinstance(holder, dict) else holder.remove(part)
+    holder.update(was)
+
+
+def seen(
+    users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batch: Any, given: Adapter, loss_named: bool = False
+) -> Adapter:
+    """:func:`coopinit_plugin.calling.inspection.look` at copies of the user's networks, without a trace in those.
+
+    Raises:
+        CoopInitError: if something cannot be known, or if it could be with G and D the other way round.
+    """
+    device = device_of(G) or torch.device("cpu")
+    with untouched(*users):
+        try:
+            return look(G, D, batch, device, given, loss_named)
+        except CoopInitError as error:
+            problem = error
+            with suppress(Exception):
+                look(D, G, batch, device, given, loss_named)
+                problem = CoopInitError(
+                    f"G and D are in the wrong order: {type(users[1]).__name__}, given second, makes samples of the "
+                    f"data's shape, which {type(users[0]).__name__}, given first, scores. Give the generator first."
+                )
+    raise problem
+
+
+def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
+    """Run G and D, the copies, once in every way in which the warm-up will, so that what fails fails here.
+
+    Returns:
+        Warnings: parameters of D that no gradient reaches.
+
+    Raises:
+        CoopInitError: saying which pass failed, and why.
+    """
+    with kept(training(pair.G, pair.D), buffers(pair.G, pair.D)):
+        pair.G.train()
+        likelihood_mode(pair.D)
+        x, z, batch = pair.draw(batch, device)
+        leaves, nest = tree_flatten(x)
+        inputs = [leaf.detach().requires_grad_() for leaf in leaves]
+        with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
+            input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
+        with _passes("G, backward"):
+            for leaf in tree_leaves(pair.generate(z)):
+                torch.autograd.backward(leaf.square().mean())
+            _gradients(pair.G, "G")
+        with _passes("D, backward"):
+            torch.autograd.backward(pair.score(x, z, batch).square().mean())
+            unreached = _gradients(pair.D, "D")
+        with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
+            pair.D.train()
+            pair.score(x, z, batch)
+    if not unreached:
+        return []
+    return [f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"]
+
+
+def needs_batch(pair: Pair, x: Any, z: Any) -> bool:
+    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
+    try:
+        with torch.no_grad():
+            pair.score(x, z, None)
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
+        return True  # errors of other kinds are not about what D was given
+    return False
+
+
+@contextmanager
+def _passes(what: str) -> Iterator[None]:
+    """Say of an error inside which pass it was, and what to do about the usual ones."""
+    try:
+        yield
+    except CoopInitError:
+        raise
+    except Exception as error:
+        said = str(error)
+        cures = {
+            "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the chain needs the "
+            "gradient with respect to the samples, which the reentrant kind does not give.",
+            "more than 1 value per channel": "BatchNorm needs more than one sample: give a loader with a larger "
+            "batch_size, and drop_last=True.",
+        }
+        cure = next((cure for sign, cure in cures.items() if sign in said), "Your networks are untouched.")
+        raise CoopInitError(f"A pass of {what}, fails: {first_line(error)}. {cure}") from error
+
+
+def _gradients(module: nn.Module, letter: str) -> list[str]:
+    """Take the gradients of a backward pass off the parameters; the names of those that it did not reach."""
+    found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for parameter in module.parameters():
+        parameter.grad = None
+    unreached = [name for name, gradient in found.items() if gradient is None]
+    if sparse := [name for name, gradient in found.items() if gradient is not None and gradient.is_sparse]:
+        raise CoopInitError(
+            f"{letter}'s {sparse[0]} gets sparse gradients, which Adam does not take. Look it up by "
+            "torch.nn.functional.embedding(..., sparse=False) during the warm-up."
+        )
+    if len(unreached) == len(found):
+        raise CoopInitError(
+            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
+            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
+        )
+    return unreached
