@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.networks import copies, device_of, unwrap
@@ -35,6 +36,8 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
         device = device_of(D) or torch.device("cpu")
         batches = Batches(loader, device)
         found = look(G.to(device), D, batches.peek(), device, adapter or Adapter())
+        assert found.real is not None
+        spread(found.real, [batches.peek()] if batches.once else batches.ahead())
     rows = list(found.findings)
     if batches.once:
         rows.append(("loader", f"{type(loader).__name__}, an iterator", "this batch was taken out of it"))

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.arguments import check_arguments, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound
+from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.handing_over import handed_over
@@ -27,7 +28,7 @@ from coopinit_plugin.host.randomness import borrowed_randomness, loader_generato
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
-from coopinit_plugin.method.distance import SlicedWasserstein, sigmas
+from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
@@ -194,7 +195,7 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     lay_out(pair.D, lambda: pair.score(x, z, batch), x)
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
-    scale = saved["scale"] if saved is not None else sigmas(x, team)
+    scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
     keeps_batch = _needs_batch(pair, x, z)
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(

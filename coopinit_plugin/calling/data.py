@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.calling.adapter import Row, line, unclear, users_hook
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.distance import sigmas
+from coopinit_plugin.method.team import ALONE, Team
 from coopinit_plugin.nests import Part, batch_size, could_be_data, describe, get, move, only_tensors, parts
 
 Hook = Callable[[Any], Any]
@@ -177,9 +180,26 @@ def check(x: Any) -> None:
                 f"The data are not finite: {odd} of {leaf.numel()} numbers of the first batch are NaN or infinite. "
                 "Clean or drop those samples in the dataset (torch.nan_to_num)."
             )
-        if leaf.numel() and float(leaf.max()) == float(leaf.min()):
-            seen = f"The data are constant: every number of the first batch is {float(leaf.max()):g}."
-            raise CoopInitError(f"{seen} Check the loader's transforms and its scaling.")
+
+
+def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
+    """σ of each tensor of the data, over the batches that are like the first one; constant data are refused."""
+    first, *more = batches
+    seen = [real(first)]
+    form = [leaf.shape[1:] for leaf in tree_leaves(seen[0])]
+    for batch in more:
+        with suppress(Exception):  # what is wrong with a later batch, the iteration that takes it says
+            leaves = tree_leaves(x := real(batch))
+            if [leaf.shape[1:] for leaf in leaves] == form and all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
+                seen.append(x)
+    sigma = sigmas(*seen, team=team)
+    for leaf in (leaf for leaf, its in zip(tree_leaves(seen[0]), sigma, strict=True) if not its):
+        n, value = sum(len(tree_leaves(x)[0]) for x in seen), float(leaf.flatten()[0])
+        raise CoopInitError(
+            f"The data are constant: every number of the first {n} samples is {value:g}. Check the loader's transforms "
+            "and its scaling."
+        )
+    return sigma
 
 
 def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[str]]:
