@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from coopinit_plugin.arguments import check_loader
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.inspection import look
@@ -31,6 +32,7 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
     Raises:
         CoopInitError: if something cannot be known; the message shows the line to write.
     """
+    check_loader(loader)
     with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(0, loader):
         G, D = copies(generator, discriminator)
         device = device_of(D) or torch.device("cpu")

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.arguments import check_arguments, checked_config
+from coopinit_plugin.arguments import check_arguments, check_loader, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound
 from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.inspection import look
+from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
@@ -98,6 +99,7 @@ def warm_start(
     averaged = list(ema)
     config = checked_config(config, handover)
     check_arguments(adapter, output_dir, resume)
+    check_loader(loader)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -169,16 +171,6 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _needs_batch(pair: Pair, x: Any, z: Any) -> bool:
-    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
-    try:
-        with torch.no_grad():
-            pair.score(x, z, None)
-    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
-        return True  # errors of other kinds are not about what D was given
-    return False
-
-
 def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
     """All that moves, made ready: at the start, or where the checkpoint left it."""
     config, run, saved = stage.config, stage.run, stage.saved
@@ -196,7 +188,7 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
     scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
-    keeps_batch = _needs_batch(pair, x, z)
+    keeps_batch = needs_batch(lambda batch: pair.score(x, z, batch))
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(
         pair=pair,

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.calling.adapter import Row, line, unclear, users_hook
+from coopinit_plugin.calling.layers import one_hot_line
+from coopinit_plugin.calling.sigmoid import last_operation
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import sigmas
 from coopinit_plugin.method.team import ALONE, Team
-from coopinit_plugin.nests import Part, batch_size, could_be_data, describe, get, move, only_tensors, parts
+from coopinit_plugin.nests import (
+    Part,
+    batch_size,
+    could_be_data,
+    could_be_labels,
+    describe,
+    get,
+    items,
+    move,
+    only_tensors,
+    parts,
+)
 
 Hook = Callable[[Any], Any]
+MANY = 64  # tensors in a batch, without any data among them: nested lists that were collated number by number
+SPANS = {"Tanh": -1, "Sigmoid": 0, "Softmax": 0}  # of G's last operation, up to 1
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,10 @@ def held(batch: Any, real: Hook | None) -> Held:
     leaves = tree_leaves(x)
     if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
         expected = "a floating-point tensor (N, ...) or a nest of such, in the range that G produces"
-        example = line(real="batch[0].float() / 127.5 - 1")
-        raise unclear(f"Adapter.real returned {describe(x)}; expected {expected}.", example)
+        name = next((part.name for part in named if part.tensor.ndim > 1), 'batch["image"]')
+        raise unclear(
+            f"Adapter.real returned {describe(x)}; expected {expected}.", line(real=f"{name}.float() / 127.5 - 1")
+        )
     x = move(x, None)
     data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(x)]
     own = {id(part.tensor) for part in data}
@@ -73,19 +89,59 @@ def held(batch: Any, real: Hook | None) -> Held:
 
 
 def _no_data(batch: Any, named: list[Part]) -> CoopInitError:
-    """What is in a batch that holds nothing like data."""
+    """What is in a batch that holds nothing like data, and the line that makes data of it."""
     if not named:
+        arrays = [f"torch.as_tensor({name})" for name in _arrays(batch)]
         attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
         seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
-        return unclear(seen, line(real=[*attributes, 'batch["image"]'][0]))
-    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named)
-    if whole := [part for part in named if part.tensor.ndim >= 3]:
-        seen = f"The data are whole numbers ({shown}); expected floating point in the range that G produces."
-        return unclear(f"{seen} How does your loop scale them?", line(real=f"{whole[0].name}.float() / 127.5 - 1"))
-    expected = (
-        "Expected a floating-point tensor of shape (N, ...), such as images (N, C, H, W); these look like labels."
-    )
-    return unclear(f"No data found in a batch: {shown}. {expected}", line(real="batch[0]"))
+        seen += " The DataLoader's default collate_fn makes tensors of arrays." * bool(arrays)
+        return unclear(seen, line(real=[*arrays, *attributes, 'batch["image"]'][0]))
+    seen = f"No data found in a batch: {_listed(named)}."
+    if len(named) > MANY:
+        return unclear(
+            f"{seen} The dataset gives nested Python lists, which became a tensor for each number. Let it give tensors: "
+            'dataset.with_format("torch"), or torch.tensor(...) in its __getitem__.',
+            line(real="..."),
+        )
+    part = max(named, key=lambda part: (not could_be_labels(part), part.tensor.ndim))
+    name, x = part.name, part.tensor
+    countable = x.numel() > 0 and not x.is_complex()
+    low, high = (float(end) for end in torch.aminmax(x.to(torch.float64))) if countable else (0.0, 0.0)
+    if x.is_complex():
+        real = f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"
+        return unclear(f"{seen} They are complex; expected real numbers. As two channels:", line(real=real))
+    if x.is_floating_point():
+        stacked = f"torch.stack({name[: name.rindex('[')]})" if part.keys and len(named) > 1 else f"{name}.unsqueeze(1)"
+        return unclear(
+            f"{seen} Expected shape (N, ...), N samples with at least one dimension each.", line(real=stacked)
+        )
+    if x.ndim >= 3 or x.dtype == torch.bool:
+        high = 255 if x.dtype == torch.uint8 else high
+        seen = (
+            f"The data are whole numbers ({_listed(named)}) in the range [{low:g}, {high:g}]; expected floating point"
+        )
+        ask = f"{seen} in the range that G produces. How does your loop scale them?"
+        return unclear(ask, line(real=rescaled(f"{name}.float()", low, high, -1)))
+    if x.ndim == 2 and not could_be_labels(part):
+        rows = one_hot_line(f"{name}.long()", int(high) + 1)
+        ask = f"{seen} Are these ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
+        return unclear(ask, line(real=rows), line(real=f"{name}.float()"))
+    expected = "Expected a floating-point tensor of shape (N, ...), such as images (N, C, H, W); these look like labels"
+    return unclear(f"{seen} {expected}. Let the loader yield the data, too.", line(real="..."))
+
+
+def _listed(named: list[Part]) -> str:
+    """The tensors of a batch, as many as can be read."""
+    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named[:4])
+    return shown + (f"; ... ({len(named)} tensors in all)" if len(named) > 4 else "")
+
+
+def _arrays(nest: Any, name: str = "batch") -> Iterator[str]:
+    """What is no tensor but can be made one, as a user writes it."""
+    if hasattr(nest, "__array__"):
+        yield name
+    for key, value in items(nest).items():
+        yield from _arrays(value, f"{name}[{key!r}]")
 
 
 def match(held: Held, z: Any, out: Any) -> Match:
@@ -96,7 +152,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
         return _nested(held, data, order, out)
     fits = [(ours, theirs) for ours in data for theirs in made if theirs.tensor.shape == ours.tensor.shape]
     if not fits or (held.real is not None and len(data) > 1):
-        raise mismatch(data, made)
+        raise mismatch(held, made)
     candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
     if len(candidates) > 1:
         shape = f"{' and '.join(candidates)} have the shape of G's output, {tuple(fits[0][0].tensor.shape)}"
@@ -143,14 +199,32 @@ def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
     return Match(held.real, pick, rows, warnings=warnings)
 
 
-def mismatch(data: list[Part], made: list[Part], tried: str = "") -> CoopInitError:
-    """Why G's output cannot be compared with the data, and the line that mends it if it is a matter of layout."""
-    gave = ", ".join(str(tuple(part.tensor.shape)) for part in made) or "no tensor"
-    have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in data)
-    reordered = next((body for ours in data for theirs in made if (body := _layout(ours, theirs))), None)
+def mismatch(held: Held, made: list[Part], tried: str = "") -> CoopInitError:
+    """Why G's output cannot be compared with the data, and the line that mends it."""
+    gave = ", ".join(str(tuple(part.tensor.shape)) for part in made[:4]) or "no tensor"
+    have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in held.data[:4]) + ", ..." * (
+        len(held.data) > 4
+    )
+    seen = f"G's output does not match the data: G gave {gave}, the loader gives {have}."
+    shape = made[0].tensor.shape[1:] if made else ()
+    samples = [part for part in held.data if held.real is None and part.tensor.ndim == len(shape)]
+    if len(samples) > 1:
+        whole = samples[0].name[: samples[0].name.rindex("[")]
+        if len({part.tensor.shape for part in samples}) == 1:
+            return unclear(f"{seen} A list of single samples?{tried}", line(real=f"torch.stack({whole})"))
+        sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {whole}"
+        ask = (
+            f"{seen} Single samples of several sizes? Bring them to one: Resize in the dataset, a collate_fn, or here."
+        )
+        return unclear(ask + tried, line(real=f"torch.stack([{sized}])"))
+    if samples and samples[0].tensor.shape == shape:
+        ask = (
+            f"{seen} Does the loader give single samples? Then make batches of them: DataLoader(dataset, batch_size=64)"
+        )
+        return unclear(f"{ask}.{tried}", line(real=f"{samples[0].name}.unsqueeze(0)"))
+    reordered = next((body for ours in held.data for theirs in made if (body := _layout(ours, theirs))), None)
     return unclear(
-        f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so their "
-        f"shapes must be the same. Resize or reorder the loader's data, or G.{tried}",
+        f"{seen} D compares the two, so their shapes must be the same. Resize or reorder the loader's data, or G.{tried}",
         line(real=reordered) if reordered else line(real="...", generate="..."),
     )
 
@@ -169,12 +243,12 @@ def _layout(ours: Part, theirs: Part) -> str | None:
     return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
 
 
-def check(x: Any) -> None:
-    """Refuse data that cannot be learnt from."""
+def check(x: Any, name: str) -> None:
+    """Refuse data that cannot be learnt from; `name` is how the user writes them."""
     for leaf in tree_leaves(x):
         if leaf.ndim < 2:
             seen = f"The data have shape {tuple(leaf.shape)}; expected (N, ...) with at least two dimensions."
-            raise unclear(f"{seen} Is it one number per sample?", line(real="batch[0].unsqueeze(1)"))
+            raise unclear(f"{seen} Is it one number per sample?", line(real=f"{name}.unsqueeze(1)"))
         if odd := int((~torch.isfinite(leaf)).sum()):
             raise CoopInitError(
                 f"The data are not finite: {odd} of {leaf.numel()} numbers of the first batch are NaN or infinite. "
@@ -202,22 +276,40 @@ def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
     return sigma
 
 
-def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[str]]:
-    """(Rows, warnings): the data's range against G's; `name` is how the user writes the data."""
-    rows = []
-    for ours, theirs in zip(tree_leaves(fake), tree_leaves(x), strict=True):
+def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
+    """(Rows, warnings): the data's range against that of G's sample, whose graph is there.
+
+    `name` is how the user writes the data.
+    """
+    rows, doubts = [], []
+    for ours, theirs in zip(tree_leaves(made), tree_leaves(x), strict=True):
         low, high = float(theirs.min()), float(theirs.max())
-        start = f"of the data; G starts at [{float(ours.min()):.3g}, {float(ours.max()):.3g}]"
+        start = f"of the data; G starts at [{float(ours.detach().min()):.3g}, {float(ours.detach().max()):.3g}]"
         rows.append(("range", f"[{low:.3g}, {high:.3g}]", start))
-    *_, last = G.modules()
-    if len(rows) > 1 or not isinstance(last, (nn.Tanh, nn.Sigmoid)):
-        return rows, []
-    bottom = -1.0 if isinstance(last, nn.Tanh) else 0.0
-    spans, slack = f"G's output spans [{bottom:g}, 1] ({type(last).__name__.lower()}), your data", 0.01 * (1 - bottom)
-    if low < bottom - slack or high > 1 + slack:
-        scaled = line(real=f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2")
-        return rows, [f"{spans} {rows[0][1]}: G can never reach them. Scale them as your loop does, e.g. {scaled}."]
-    if bottom < 0 <= low:
-        scaled = line(real=f"{name} * 2 - 1")
-        return rows, [f"{spans} only {rows[0][1]}. If your loop scales them first, say so: {scaled}."]
-    return rows, []
+        last = last_operation(ours)
+        end = next((word for word in SPANS if last is not None and last.name().startswith(word)), None)
+        if end is None:
+            continue
+        bottom = SPANS[end]
+        spans, slack = f"G's output spans [{bottom}, 1] ({end.lower()}), your data", 0.01 * (1 - bottom)
+        if low < bottom - slack or high > 1 + slack:
+            body = rescaled(name, low, high, bottom)
+            seen = " (the first batch's range: take that of your data set)" * ("(" in body and low < -1)
+            reach = f"{spans} {rows[-1][1]}: G can never reach them. Scale them as your loop does, e.g."
+            doubts.append(f"{reach} {line(real=body)}{seen}.")
+        elif bottom < 0 <= low:
+            scaled = line(real=f"{name} * 2 - 1")
+            doubts.append(f"{spans} only {rows[-1][1]}. If your loop scales them first, say so: {scaled}.")
+    return rows, doubts
+
+
+def rescaled(name: str, low: float, high: float, bottom: int) -> str:
+    """The data in [bottom, 1], as a user writes it: by the range of their type, or else by the range seen."""
+    top = next((top for top in (1, 255, 4095, 65535) if low >= 0 and high <= top), None)
+    if low >= -1 and high <= 1 and bottom == 0:
+        return f"({name} + 1) / 2"
+    if top is not None and bottom < 0:
+        return f"{name} * 2 - 1" if top == 1 else f"{name} / {top / 2:g} - 1"
+    if top is not None:
+        return f"{name} / {top}"
+    return f"({name} - ({low:g})) / {high - low:g}" + " * 2 - 1" * (bottom < 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class Batches:
 
     def __init__(self, loader: Any, device: torch.device, generators: list[torch.Generator] | None = None) -> None:
         self._loader, self._device, self._generators = loader, device, generators or []
+        self._iterator: Iterator[Any] = iter(())
         self._begin()
         self.once = self._iterator is loader
         self._size: int | None = None

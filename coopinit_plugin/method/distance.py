@@ -77,13 +77,14 @@ def sigmas(*batches: Any, team: Team = ALONE) -> list[float]:
         *batches: Samples, each a tensor ``(N, ...)`` or a nest of such, all of one form.
         team: The processes that share the samples.
     """
-    return [_sigma([leaf.float().flatten(1) for leaf in leaves], team) for leaves in zip(*map(tree_leaves, batches), strict=True)]
+    tensors = zip(*map(tree_leaves, batches), strict=True)
+    return [_sigma([leaf.float().flatten(1) for leaf in leaves], team) for leaves in tensors]
 
 
 def _sigma(batches: list[Tensor], team: Team) -> float:
     centre, n = batches[0].mean(0), sum(len(x) for x in batches)
-    first = sum((x - centre).sum(0) for x in batches) / n  # moments of each element about the first batch's mean
-    second = sum((x - centre).square().sum(0) for x in batches) / n
+    moments = [torch.stack([(x - centre).sum(0), (x - centre).square().sum(0)]) for x in batches]
+    first, second = torch.stack(moments).sum(0) / n  # of each element, about its mean in the first batch
     means = centre + first
     each = (second - first.square()).mean()
     rows = team.gather(torch.stack([each, means.var(correction=0), means.mean()]))
