@@ -68,16 +68,23 @@ def _one_hot(condition: Condition, count: int) -> Condition:
     return replace(condition, take=take, text=f"{name}, as one_hot({name}, {count})", code=one_hot_line(name, count))
 
 
+def _parameters(module: nn.Module) -> list[signatures.Parameter]:
+    """Forward's parameters; none if they cannot be read, as those of TorchScript."""
+    try:
+        return list(signatures.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
 def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
     """Names of forward's positional arguments: the required ones, and the optional ones."""
-    every = signatures.signature(module.forward).parameters.values()
-    found = [a for a in every if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    found = [a for a in _parameters(module) if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
     return [a.name for a in found if a.default is a.empty], [a.name for a in found if a.default is not a.empty]
 
 
 def noise_argument(module: nn.Module) -> str | None:
     """The argument that takes the noise by name, if all are optional and the first is not it."""
-    every = [a for a in signatures.signature(module.forward).parameters.values() if a.kind not in VARIADIC]
+    every = [a for a in _parameters(module) if a.kind not in VARIADIC]
     named = [name for name in NOISES if name in [a.name for a in every]]
     if not named or any(a.default is a.empty for a in every):
         return None
@@ -95,9 +102,11 @@ def conditions_of(
     count = next((int(getattr(module, a)) for a in CLASS_COUNTS if isinstance(getattr(module, a, None), int)), None)
     embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
     required, optional = arguments(module)
-    position = next((i for i, name in enumerate(required) if name.lower() in CONDITIONS and len(required) > 1), None)
+    words = [a.name for a in _parameters(module) if a.annotation in (str, "str") or isinstance(a.default, str)]
+    takes = [name for name in (*required, *optional) if name.lower() in CONDITIONS and name not in words]
+    position = next((i for i, name in enumerate(required) if name in takes and len(required) > 1), None)
     passed = len(required) == 1 and labels and (embedding is not None or count)
-    names = [name for name in optional if name.lower() in CONDITIONS and passed]
+    names = [name for name in optional if name in takes and passed]
     if position is None and not names:
         return []
     name = names[0] if position is None else required[position]
@@ -129,10 +138,12 @@ def _labels(
     name: str, position: int | None, part: Part, embedding: nn.Embedding | None, count: int | None
 ) -> list[Condition]:
     """The forms in which labels may be taken, the likelier first."""
-    rows = part.tensor.ndim == 2 and part.tensor.shape[1] > 1
+    source, keys, tensor = part
+    rows = tensor.ndim == 2 and tensor.shape[1] > 1
+    del part, tensor  # the forms are kept, the batch is not
 
     def form(take: Callable[[Tensor], Tensor], how: str) -> Condition:
-        return Condition(name, position, lambda batch: take(get(batch, part.keys)), f"{part.name}, {how}", part.name)
+        return Condition(name, position, lambda batch: take(get(batch, keys)), f"{source}, {how}", source)
 
     if embedding is not None and rows:
         return [form(lambda y: y.argmax(1), "one-hot, as class numbers")]

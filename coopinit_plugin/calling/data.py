@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.calling.adapter import Row, line, unclear, users_hook
-from coopinit_plugin.calling.layers import one_hot_line
+from coopinit_plugin.calling.misfits import mismatch, no_data, rescaled
 from coopinit_plugin.calling.sigmoid import last_operation
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import sigmas
@@ -21,17 +20,14 @@ from coopinit_plugin.nests import (
     Part,
     batch_size,
     could_be_data,
-    could_be_labels,
     describe,
     get,
-    items,
     move,
     only_tensors,
     parts,
 )
 
 Hook = Callable[[Any], Any]
-MANY = 64  # tensors in a batch, without any data among them: nested lists that were collated number by number
 SPANS = {"Tanh": -1, "Sigmoid": 0, "Softmax": 0}  # of G's last operation, up to 1
 
 
@@ -70,7 +66,7 @@ def held(batch: Any, real: Hook | None) -> Held:
     if real is None:
         data = [part for part in named if could_be_data(part)]
         if not data:
-            raise _no_data(batch, named)
+            raise no_data(batch, named)
         return Held(batch, batch_size(batch) or 0, data, named)
     with users_hook("real", f"a batch, {describe(batch)}"):
         x = real(batch)
@@ -88,62 +84,6 @@ def held(batch: Any, real: Hook | None) -> Held:
     return Held(batch, batch_size(x) or 0, data, others, real, x, known=len(others) < len(named))
 
 
-def _no_data(batch: Any, named: list[Part]) -> CoopInitError:
-    """What is in a batch that holds nothing like data, and the line that makes data of it."""
-    if not named:
-        arrays = [f"torch.as_tensor({name})" for name in _arrays(batch)]
-        attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
-        seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
-        seen += " The DataLoader's default collate_fn makes tensors of arrays." * bool(arrays)
-        return unclear(seen, line(real=[*arrays, *attributes, 'batch["image"]'][0]))
-    seen = f"No data found in a batch: {_listed(named)}."
-    if len(named) > MANY:
-        return unclear(
-            f"{seen} The dataset gives nested Python lists, which became a tensor for each number. Let it give tensors: "
-            'dataset.with_format("torch"), or torch.tensor(...) in its __getitem__.',
-            line(real="..."),
-        )
-    part = max(named, key=lambda part: (not could_be_labels(part), part.tensor.ndim))
-    name, x = part.name, part.tensor
-    countable = x.numel() > 0 and not x.is_complex()
-    low, high = (float(end) for end in torch.aminmax(x.to(torch.float64))) if countable else (0.0, 0.0)
-    if x.is_complex():
-        real = f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"
-        return unclear(f"{seen} They are complex; expected real numbers. As two channels:", line(real=real))
-    if x.is_floating_point():
-        stacked = f"torch.stack({name[: name.rindex('[')]})" if part.keys and len(named) > 1 else f"{name}.unsqueeze(1)"
-        return unclear(
-            f"{seen} Expected shape (N, ...), N samples with at least one dimension each.", line(real=stacked)
-        )
-    if x.ndim >= 3 or x.dtype == torch.bool:
-        high = 255 if x.dtype == torch.uint8 else high
-        seen = (
-            f"The data are whole numbers ({_listed(named)}) in the range [{low:g}, {high:g}]; expected floating point"
-        )
-        ask = f"{seen} in the range that G produces. How does your loop scale them?"
-        return unclear(ask, line(real=rescaled(f"{name}.float()", low, high, -1)))
-    if x.ndim == 2 and not could_be_labels(part):
-        rows = one_hot_line(f"{name}.long()", int(high) + 1)
-        ask = f"{seen} Are these ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
-        return unclear(ask, line(real=rows), line(real=f"{name}.float()"))
-    expected = "Expected a floating-point tensor of shape (N, ...), such as images (N, C, H, W); these look like labels"
-    return unclear(f"{seen} {expected}. Let the loader yield the data, too.", line(real="..."))
-
-
-def _listed(named: list[Part]) -> str:
-    """The tensors of a batch, as many as can be read."""
-    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named[:4])
-    return shown + (f"; ... ({len(named)} tensors in all)" if len(named) > 4 else "")
-
-
-def _arrays(nest: Any, name: str = "batch") -> Iterator[str]:
-    """What is no tensor but can be made one, as a user writes it."""
-    if hasattr(nest, "__array__"):
-        yield name
-    for key, value in items(nest).items():
-        yield from _arrays(value, f"{name}[{key!r}]")
-
-
 def match(held: Held, z: Any, out: Any) -> Match:
     """The data and the sample: the parts of the batch and of G's output that have one shape; G was given z."""
     data, made = held.without(z), list(parts(out, "out"))
@@ -152,7 +92,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
         return _nested(held, data, order, out)
     fits = [(ours, theirs) for ours in data for theirs in made if theirs.tensor.shape == ours.tensor.shape]
     if not fits or (held.real is not None and len(data) > 1):
-        raise mismatch(held, made)
+        raise mismatch(data, held.real is None, made)
     candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
     if len(candidates) > 1:
         shape = f"{' and '.join(candidates)} have the shape of G's output, {tuple(fits[0][0].tensor.shape)}"
@@ -166,7 +106,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
     if where:
         rows.append(("G's sample", its_name, "the part of its output that has the data's shape"))
     real = held.real or (lambda batch: get(batch, keys))
-    return Match(real, lambda out: get(out, where), rows, None if held.real else keys, name)
+    return Match(real, lambda out: get(out, where), rows, *((None, "(...)") if held.real else (keys, name)))
 
 
 def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
@@ -197,50 +137,6 @@ def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
         return tree_unflatten([made[index] for index in back], nest)
 
     return Match(held.real, pick, rows, warnings=warnings)
-
-
-def mismatch(held: Held, made: list[Part], tried: str = "") -> CoopInitError:
-    """Why G's output cannot be compared with the data, and the line that mends it."""
-    gave = ", ".join(str(tuple(part.tensor.shape)) for part in made[:4]) or "no tensor"
-    have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in held.data[:4]) + ", ..." * (
-        len(held.data) > 4
-    )
-    seen = f"G's output does not match the data: G gave {gave}, the loader gives {have}."
-    shape = made[0].tensor.shape[1:] if made else ()
-    samples = [part for part in held.data if held.real is None and part.tensor.ndim == len(shape)]
-    if len(samples) > 1:
-        whole = samples[0].name[: samples[0].name.rindex("[")]
-        if len({part.tensor.shape for part in samples}) == 1:
-            return unclear(f"{seen} A list of single samples?{tried}", line(real=f"torch.stack({whole})"))
-        sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {whole}"
-        ask = (
-            f"{seen} Single samples of several sizes? Bring them to one: Resize in the dataset, a collate_fn, or here."
-        )
-        return unclear(ask + tried, line(real=f"torch.stack([{sized}])"))
-    if samples and samples[0].tensor.shape == shape:
-        ask = (
-            f"{seen} Does the loader give single samples? Then make batches of them: DataLoader(dataset, batch_size=64)"
-        )
-        return unclear(f"{ask}.{tried}", line(real=f"{samples[0].name}.unsqueeze(0)"))
-    reordered = next((body for ours in held.data for theirs in made if (body := _layout(ours, theirs))), None)
-    return unclear(
-        f"{seen} D compares the two, so their shapes must be the same. Resize or reorder the loader's data, or G.{tried}",
-        line(real=reordered) if reordered else line(real="...", generate="..."),
-    )
-
-
-def _layout(ours: Part, theirs: Part) -> str | None:
-    """The data in the shape of G's output, as a user writes it, if they have as many numbers."""
-    have, want = tuple(ours.tensor.shape[1:]), tuple(theirs.tensor.shape[1:])
-    if math.prod(have) != math.prod(want):
-        return None
-    if len(want) == 1:
-        return f"{ours.name}.flatten(1)"
-    if len(have) == 2 and want == have[::-1]:
-        return f"{ours.name}.transpose(1, 2)"
-    if len(have) == 3 and want == (have[2], *have[:2]):
-        return f"{ours.name}.permute(0, 3, 1, 2)"
-    return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
 
 
 def check(x: Any, name: str) -> None:
@@ -301,15 +197,3 @@ def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
             scaled = line(real=f"{name} * 2 - 1")
             doubts.append(f"{spans} only {rows[-1][1]}. If your loop scales them first, say so: {scaled}.")
     return rows, doubts
-
-
-def rescaled(name: str, low: float, high: float, bottom: int) -> str:
-    """The data in [bottom, 1], as a user writes it: by the range of their type, or else by the range seen."""
-    top = next((top for top in (1, 255, 4095, 65535) if low >= 0 and high <= top), None)
-    if low >= -1 and high <= 1 and bottom == 0:
-        return f"({name} + 1) / 2"
-    if top is not None and bottom < 0:
-        return f"{name} * 2 - 1" if top == 1 else f"{name} / {top / 2:g} - 1"
-    if top is not None:
-        return f"{name} / {top}"
-    return f"({name} - ({low:g})) / {high - low:g}" + " * 2 - 1" * (bottom < 0)

@@ -10,10 +10,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of
-from coopinit_plugin.calling.data import Held, mismatch
+from coopinit_plugin.calling.conditions import CONDITIONS, Condition, arguments, conditions_of
+from coopinit_plugin.calling.data import Held
 from coopinit_plugin.calling.latents import Guess, Known, guesses
-from coopinit_plugin.calling.layers import first_layer, noise_line, rows_line
+from coopinit_plugin.calling.layers import first_layer, noise_line, one_hot_line, rows_line
+from coopinit_plugin.calling.misfits import mismatch
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.recorder import recorded
 from coopinit_plugin.nests import could_be_data, could_be_labels, describe, first_line, move, parts
@@ -50,7 +51,11 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
             misfit = out
     if not works:
         shown = "\nTried:\n" + "\n".join(tried) if tried else ""
-        raise _unknown(known, shown) if misfit is None else mismatch(held, list(parts(misfit)), shown)
+        raise (
+            _unknown(known, shown)
+            if misfit is None
+            else mismatch(held.data, held.real is None, list(parts(misfit)), shown)
+        )
     if len(works) > 1:
         names = [guess.source for guess, *_ in works]
         seen = f"Which tensor of the batch does G take? {' and '.join(names)} go through it. Or which is the data?"
@@ -112,6 +117,13 @@ def _noise(known: Known, beside_images: bool = False) -> str:
     return noise_line(known.size[1] if known.size is not None else found)
 
 
+def _as_rows(known: Known, condition: Condition) -> str:
+    """The condition as a user writes it: class numbers one-hot, unless G embeds them."""
+    y, embeds = condition.take(known.held.batch), any(isinstance(module, nn.Embedding) for module in known.G.modules())
+    numbers = not (embeds or y.is_floating_point()) and y.numel() == y.shape[0]
+    return one_hot_line(condition.code, int(y.max()) + 1) if numbers else condition.code
+
+
 def _several(known: Known, tried: str) -> CoopInitError:
     """The question how a G of several arguments is called; what is known of each stands in the line."""
     conditions = {condition.name: condition for condition in reversed(known.conditions)}
@@ -122,7 +134,7 @@ def _several(known: Known, tried: str) -> CoopInitError:
     begun = False
     for name in dict.fromkeys([*required, *conditions]):
         if name in conditions:
-            latent.append(conditions[name].code)
+            latent.append(_as_rows(known, conditions[name]))
         elif not begun:
             latent.append(sources[0].name if sources else _noise(known))
             begun = True

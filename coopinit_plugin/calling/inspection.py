@@ -20,7 +20,7 @@ from coopinit_plugin.calling.scores import Scored
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.pair import detached, per_sample, release_graphs
-from coopinit_plugin.nests import describe
+from coopinit_plugin.nests import describe, first_line
 
 TELLING = {  # names of layers that matter to the warm-up, and what the table says of them
     "spectralnorm": "spectral norm",
@@ -104,7 +104,12 @@ def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, l
 def _upside_down(scored: Scored, D: nn.Module, fake: Any, z: Any, batch: Any, high: bool) -> list[str]:
     """A warning if D has already been trained the other way round."""
     n, sign = tree_leaves(fake)[0].shape[0], 1 if high else -1
-    real, made = (sign * per_sample(f, n) for f in (scored.f, scored.score(D, fresh(fake), fresh(z), batch)))
+    try:
+        of_fake = scored.score(D, fresh(fake), fresh(z), batch)
+    except Exception as error:
+        seen = f"D takes the data, but not G's sample {describe(fake)}: {first_line(error)}"
+        raise unclear(f"{seen}\nWhat does your loop make of G's output?", line(generate="G(z)")) from error
+    real, made = (sign * per_sample(f, n) for f in (scored.f, of_fake))
     if not (CLEAR < float(made.mean() - real.mean()) < ABSURD and float(made.min()) > float(real.max())):
         return []
     means = f"mean {float(made.mean()):.2f} against {float(real.mean()):.2f}"

@@ -94,7 +94,7 @@ class Known:
             known = replace(known, first=ran)
         if guess.condition is not None and (rows := guess.condition.as_one_hot(where, batch)) is not None:
             return replace(known, conditions=[rows])
-        if where is not None and where.width and guess.width and self.size is None:
+        if where is not None and where.width and guess.width and where.width >= guess.width and self.size is None:
             width = guess.width + where.first.width - where.width  # something of a width of its own is joined to it
             known = replace(known, width=width) if 0 < width != guess.width else known
         return known if known is not self else None
@@ -116,7 +116,7 @@ def guesses(known: Known) -> Iterator[Guess]:
         tails.update(new)
         for tail, as_list, condition in product(new, forms, beside):
             source = condition.code if condition is not None and condition.keys is not None else ""
-            latent = _with(condition, partial(_noise, tail, as_list))
+            latent = _with(condition, partial(_noise, tail, as_list, _dtype(known.G)))
             yield Guess(latent, f"{why}; standard normal assumed", condition, source, named, width, by_name)
     held, first = known.held, known.first
     if known.translates and first is not None and (held.known or len(held.data) > 1):  # one alone may be noise, too
@@ -155,8 +155,15 @@ def _tails(size: int, known: Known) -> list[tuple[int, ...]]:
     return [*several, *([*steps, (size,)] if over_time else [(size,), *steps])]
 
 
-def _noise(tail: tuple[int, ...], as_list: bool, n: int, device: torch.device, batch: Any) -> Any:
-    z = torch.randn(n, *tail, device=device)
+def _dtype(G: nn.Module) -> torch.dtype | None:
+    """Of G's weights; ``None`` if it has none."""
+    return next((parameter.dtype for parameter in G.parameters() if parameter.is_floating_point()), None)
+
+
+def _noise(
+    tail: tuple[int, ...], as_list: bool, dtype: torch.dtype | None, n: int, device: torch.device, batch: Any
+) -> Any:
+    z = torch.randn(n, *tail, device=device, dtype=dtype)
     return [z] if as_list else z
 
 
