@@ -103,7 +103,7 @@ class Batches:
                 if size is None or size >= (self._size or 0):
                     return batch
             if at_end is not None:
-                self._iterator = iter(())
+                self._iterator, self._ended = iter(()), True
                 return at_end
             read += self._taken
             if not (may_begin_again and read):
@@ -118,6 +118,7 @@ class Batches:
     def _begin(self) -> None:
         """Begin an epoch."""
         self._taken, self._randomness = 0, random_state(self._generators)  # batches of this epoch
+        self._ended = False  # whether it was looked at to its end, where samplers draw numbers, too
         try:
             self._iterator = iter(self._loader)
         except TypeError as error:
@@ -130,7 +131,7 @@ class Batches:
         """Where the stream is; batches that were looked at are to be taken again."""
         taken = self._kept[0][0] - 1 if self._kept else self._taken
         place = {"taken": taken, "kept": len(self._kept), "size": self._size, "left_out": self._left_out}
-        return {**place, "randomness": self._randomness}
+        return {**place, "randomness": self._randomness, "ended": self._ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Begin the same epoch (an iterator is taken to be a new one), and leave out the batches already taken."""
@@ -149,6 +150,8 @@ class Batches:
             self._left_out = self._every - 1 if index else 0
             batch = self._next()
             self._kept.append((self._taken, batch))
+        if state["ended"]:
+            self._full(_END)
         self._left_out = state["left_out"]
 
     def close(self) -> None:
