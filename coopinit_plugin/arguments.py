@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.config import WarmStartConfig
@@ -46,3 +50,24 @@ def check_arguments(adapter: Any, output_dir: Any, resume: bool) -> None:
         )
     if resume and output_dir is None:
         raise CoopInitError('resume=True needs output_dir, the folder to go on from, e.g. output_dir="init/".')
+
+
+def check_loader(loader: Any) -> None:
+    """Refuse what gives single samples, or keys, in place of batches.
+
+    Raises:
+        CoopInitError: with the DataLoader to make of it.
+    """
+    made = {
+        "loader": isinstance(loader, Dataset) and not isinstance(loader, IterableDataset),
+        'loader.with_format("torch")': hasattr(loader, "with_format") and hasattr(loader, "column_names"),
+        "TensorDataset(loader)": isinstance(loader, Tensor),
+        "TensorDataset(torch.from_numpy(loader))": hasattr(loader, "__array__") and not isinstance(loader, Tensor),
+        "dataset": isinstance(loader, (str, bytes, Mapping)),
+    }
+    dataset = next((dataset for dataset, holds in made.items() if holds), None)
+    if dataset is not None:
+        raise CoopInitError(
+            f"loader is a {type(loader).__name__}, which gives single samples or keys; expected batches. Write "
+            f"DataLoader({dataset}, batch_size=64, shuffle=True, drop_last=True), from torch.utils.data."
+        )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from coopinit_plugin.errors import CoopInitError
 
 HANDOVERS = ("auto", "none", "logistic", "hinge", "least_squares", "wasserstein", "relativistic")
-ALSO_CALLED = {  # the words that people type for these losses, in lower case, with "_" for "-" and blanks
-    "logistic": ("bce", "bce_with_logits", "bcewithlogits", "ns", "non_saturating", "nonsaturating", "softplus"),
-    "hinge": ("hinge_loss", "geometric"),
-    "least_squares": ("ls", "lsgan", "mse", "l2"),
-    "wasserstein": ("w", "wgan", "wgan_gp", "wgangp", "wasserstein_gp"),
-    "relativistic": ("rgan", "rsgan", "rpgan", "ragan", "r3gan"),
-}
+ALSO_CALLED = {  # the words that people type for these losses, in lower case, without "loss" and all but letters
+    "logistic": (
+        "bce", "bcewithlogits", "ns", "nsgan", "nonsat", "nonsaturating", "softplus", "vanilla", "minimax", "dcgan",
+        "crossentropy", "binarycrossentropy", "logisticns", "dragan", "gan", "r1",
+    ),
+    "hinge": ("geometric", "hingegan", "ganhinge"),
+    "least_squares": ("ls", "lsgan", "mse", "l2", "leastsquare", "meansquarederror", "ganls"),
+    "wasserstein": ("w", "wgan", "wgangp", "wassersteingp", "wgp", "wassersteingan", "wassersteingangp", "emd"),
+    "relativistic": ("rgan", "rsgan", "rpgan", "ragan", "rasgan", "r3gan", "relativisticgan", "relativisticaverage"),
+}  # fmt: skip
 
 
 class Rule(NamedTuple):
@@ -147,12 +151,13 @@ class WarmStartConfig:
             self._refuse("betas", "two numbers in [0, 1), e.g. (0.5, 0.999)")
         object.__setattr__(self, "handover", _usual_name(self.handover))
         if self.handover not in HANDOVERS:
-            known = [*HANDOVERS, *(name for names in ALSO_CALLED.values() for name in names)]
-            near = _near(str(self.handover), known)
+            meant = {name: ours for ours, names in ALSO_CALLED.items() for name in (_letters(ours), *names)}
+            near = difflib.get_close_matches(_letters(self.handover), meant, n=1) if self.handover else []
+            hint = f" (did you mean {meant[near[0]]!r}?)" if near else ""
             self._refuse(
                 "handover",
-                f"one of {', '.join(map(repr, HANDOVERS))}{near and '; ' + near[0].lower() + near[1:]}. For a loss of "
-                "your own give adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)",
+                f"one of {', '.join(map(repr, HANDOVERS))}{hint}. For a loss of your own give "
+                "adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)",
             )
 
     @property
@@ -172,10 +177,15 @@ class WarmStartConfig:
         raise CoopInitError(f"WarmStartConfig: {name}={value!r} was given, but {name} must be {expected}.")
 
 
+def _letters(word: Any) -> str:
+    """A word as it is compared: its letters and digits, without "loss"."""
+    return re.sub(r"loss|[^a-z0-9]", "", str(word).lower())
+
+
 def _usual_name(handover: Any) -> Any:
     """The word of ours for a loss that the user calls otherwise."""
-    typed = str(handover).lower().replace("-", "_").replace(" ", "_")
-    return next((ours for ours, names in ALSO_CALLED.items() if typed in (ours, *names)), handover)
+    typed = _letters(handover) if isinstance(handover, str) else None
+    return next((ours for ours, names in ALSO_CALLED.items() if typed in (_letters(ours), *names)), handover)
 
 
 def _near(word: str, known: Any) -> str:

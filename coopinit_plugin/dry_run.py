@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from coopinit_plugin.arguments import check_loader
 from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.data import spread
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.copies import copies
 from coopinit_plugin.host.networks import device_of, unwrap
@@ -31,11 +33,14 @@ def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adap
     Raises:
         CoopInitError: if something cannot be known; the message shows the line to write.
     """
+    check_loader(loader)
     with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(0, loader):
         G, D = copies(generator, discriminator)
         device = device_of(D) or torch.device("cpu")
         batches = Batches(loader, device)
         found = seen((generator, discriminator), G.to(device), D, batches.peek(), adapter or Adapter())
+        assert found.real is not None
+        spread(found.real, [batches.peek()] if batches.once else batches.ahead())
     rows = list(found.findings)
     if batches.once:
         rows.append(("loader", f"{type(loader).__name__}, an iterator", "this batch was taken out of it"))

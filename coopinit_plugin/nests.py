@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import reduce
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +69,8 @@ def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {describe(part)}" for key, part in value.items()) + "}"
+        pairs = [f"{key!r}: {describe(part)}" for key, part in islice(value.items(), 8)]
+        return "{" + ", ".join(pairs + ["..."] * (len(value) > 8)) + "}"
     if isinstance(value, (list, tuple)):
         shown = [describe(part) for part in value[:8]] + (["..."] if len(value) > 8 else [])
         text = f"{len(value)} of {shown[0]}" if len(value) > 1 and len(set(shown)) == 1 else ", ".join(shown)

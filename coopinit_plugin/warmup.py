@@ -14,8 +14,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.arguments import check_arguments, checked_config
+from coopinit_plugin.arguments import check_arguments, check_loader, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound
+from coopinit_plugin.calling.data import spread
+from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.handing_over import handed_over
@@ -27,11 +29,11 @@ from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, seed_all
-from coopinit_plugin.host.untouched import needs_batch, prove, seen, untouched
+from coopinit_plugin.host.untouched import prove, seen, untouched
 from coopinit_plugin.loop import Stage, iterate
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
-from coopinit_plugin.method.distance import SlicedWasserstein, sigmas
+from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
@@ -105,6 +107,7 @@ def warm_start(
     """
     config = checked_config(config, handover)
     check_arguments(adapter, output_dir, resume)
+    check_loader(loader)
     shown = progress and sys.stderr is not None  # as it is under pythonw and in services of Windows
     with (
         torch.inference_mode(False),
@@ -214,8 +217,8 @@ def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stag
     lay_out(pair.D, lambda: pair.score(x, z, batch), x)
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
-    scale = saved["scale"] if saved is not None else sigmas(x, team)
-    if keeps_batch := needs_batch(pair, x, z):
+    scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
+    if keeps_batch := needs_batch(lambda batch: pair.score(x, z, batch)):
         batches.keep_alike()
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect as signatures
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from coopinit_plugin.calling.adapter import line, unclear
+from coopinit_plugin.calling.layers import NOISE_SIZES, Misfit, noise_line, one_hot_line, sizes
 from coopinit_plugin.nests import Part, batch_size, could_be_data, could_be_labels, describe, get, parts
 
 CLASS_COUNTS = (  # attributes that hold the number of classes
@@ -26,6 +27,12 @@ CONDITIONS = (  # arguments that take a condition
 )  # fmt: skip
 
 
+VARIADIC = (signatures.Parameter.VAR_POSITIONAL, signatures.Parameter.VAR_KEYWORD)
+NOISES = (  # arguments that take the noise, the likelier first
+    "z", "latent", "latents", "latent_code", "noise", "noises", "noise_vector", "code", "codes", "eps", "epsilon",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Condition:
     """A condition from the batch in the form in which one network takes it."""
@@ -34,7 +41,7 @@ class Condition:
     position: int | None  # its place among the positional arguments; None if it is given by name
     take: Callable[[Any], Any]  # (batch) -> c
     text: str  # where it comes from and in which form
-    width: int | None = None  # numbers that it may add to the width of the first layer, if known
+    code: str = ""  # as a user writes it
     keys: tuple[Any, ...] | None = None  # where it stands in the batch, if it is taken as it is and could be data, too
 
     def call(self, module: nn.Module, x: Any, c: Any) -> Any:
@@ -47,12 +54,41 @@ class Condition:
         """The line of the table for it."""
         return f"{letter}'s condition", self.text, f"argument {self.name!r} of its forward"
 
+    def as_one_hot(self, misfit: Misfit | None, batch: Any) -> Condition | None:
+        """The class numbers as one-hot rows, if that is what the layer asks for in which they failed."""
+        y = self.take(batch)
+        if misfit is None or not misfit.whole or y.is_floating_point() or y.numel() != y.shape[0]:
+            return None
+        return _one_hot(self, misfit.first.width) if int(y.max()) < misfit.first.width else None
+
+
+def _one_hot(condition: Condition, count: int) -> Condition:
+    take = lambda batch: one_hot(condition.take(batch).flatten().long(), count).float()  # noqa: E731
+    name = condition.code
+    return replace(condition, take=take, text=f"{name}, as one_hot({name}, {count})", code=one_hot_line(name, count))
+
+
+def _parameters(module: nn.Module) -> list[signatures.Parameter]:
+    """Forward's parameters; none if they cannot be read, as those of TorchScript."""
+    try:
+        return list(signatures.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
 
 def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
     """Names of forward's positional arguments: the required ones, and the optional ones."""
-    every = signatures.signature(module.forward).parameters.values()
-    found = [a for a in every if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    found = [a for a in _parameters(module) if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
     return [a.name for a in found if a.default is a.empty], [a.name for a in found if a.default is not a.empty]
+
+
+def noise_argument(module: nn.Module) -> str | None:
+    """The argument that takes the noise by name, if all are optional and the first is not it."""
+    every = [a for a in _parameters(module) if a.kind not in VARIADIC]
+    named = [name for name in NOISES if name in [a.name for a in every]]
+    if not named or any(a.default is a.empty for a in every):
+        return None
+    return named[0] if every[0].name != named[0] or every[0].kind is every[0].KEYWORD_ONLY else None
 
 
 def conditions_of(
@@ -66,29 +102,31 @@ def conditions_of(
     count = next((int(getattr(module, a)) for a in CLASS_COUNTS if isinstance(getattr(module, a, None), int)), None)
     embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
     required, optional = arguments(module)
-    position = next((i for i, name in enumerate(required) if name.lower() in CONDITIONS and len(required) > 1), None)
+    words = [a.name for a in _parameters(module) if a.annotation in (str, "str") or isinstance(a.default, str)]
+    takes = [name for name in (*required, *optional) if name.lower() in CONDITIONS and name not in words]
+    position = next((i for i, name in enumerate(required) if name in takes and len(required) > 1), None)
     passed = len(required) == 1 and labels and (embedding is not None or count)
-    names = [name for name in optional if name.lower() in CONDITIONS and passed]
+    names = [name for name in optional if name in takes and passed]
     if position is None and not names:
         return []
     name = names[0] if position is None else required[position]
     without_classes = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
     if count == 0 or (count is None and without_classes):
-        return [Condition(name, position, _nothing, "none, as (N, 0)", 0)]
+        return [Condition(name, position, _nothing, "none, as (N, 0)")]
     found = labels or [part for part in named if could_be_data(part) and part.keys != data]
     known = bool(labels) or data is not None  # else one of those found is the data
     if len(found) < (1 if known else 2):
         seen = f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch."
-        raise unclear(f"{seen} Let the loader yield (x, label), or say what your loop passes.", _beside(letter))
+        ask = f"{seen} Let the loader yield (x, label), or say what your loop passes."
+        raise unclear(ask, _beside(module, letter, name))
     if len(found) > 1 and known:
         shown = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
         kind = "labels" if labels else "condition"
-        raise unclear(f"Which of these are {letter}'s {kind}: {shown}?", _beside(letter, found[0].name))
+        lines = [_beside(module, letter, name, part.name) for part in found[:2]]
+        raise unclear(f"Which of these are {letter}'s {kind}: {shown}?", *lines)
     if labels:
         return _labels(name, position, labels[0], embedding, count)
-    taken = [
-        (partial(get, keys=part.keys), f"{part.name}, as it is", part.tensor.shape[1], part.keys) for part in found
-    ]
+    taken = [(partial(get, keys=part.keys), f"{part.name}, as it is", part.name, part.keys) for part in found]
     return [Condition(name, position, *how) for how in taken]
 
 
@@ -100,24 +138,26 @@ def _labels(
     name: str, position: int | None, part: Part, embedding: nn.Embedding | None, count: int | None
 ) -> list[Condition]:
     """The forms in which labels may be taken, the likelier first."""
-    keys, rows = part.keys, part.tensor.ndim == 2 and part.tensor.shape[1] > 1
+    source, keys, tensor = part
+    rows = tensor.ndim == 2 and tensor.shape[1] > 1
+    del part, tensor  # the forms are kept, the batch is not
 
-    def form(take: Callable[[Tensor], Tensor], how: str, width: int | None = None) -> Condition:
-        return Condition(name, position, lambda batch: take(get(batch, keys)), f"{part.name}, {how}", width)
+    def form(take: Callable[[Tensor], Tensor], how: str) -> Condition:
+        return Condition(name, position, lambda batch: take(get(batch, keys)), f"{source}, {how}", source)
 
     if embedding is not None and rows:
-        return [form(lambda y: y.argmax(1), "one-hot, as class numbers", embedding.embedding_dim)]
+        return [form(lambda y: y.argmax(1), "one-hot, as class numbers")]
     if embedding is not None:
-        return [form(lambda y: y.flatten().long(), "class numbers", embedding.embedding_dim)]
+        return [form(lambda y: y.flatten().long(), "class numbers")]
     if rows:
-        return [form(lambda y: y.float(), "one-hot", int(part.tensor.shape[1]))]
+        return [form(lambda y: y.float(), "one-hot")]
     given = form(lambda y: y, "as the loader gives it")
-    if count is None:
-        return [given]
-    return [form(lambda y: one_hot(y.flatten().long(), count).float(), f"as one-hot rows of {count}", count), given]
+    return [given] if count is None else [_one_hot(given, count), given]
 
 
-def _beside(letter: str, name: str = "batch[1]") -> str:
-    if letter == "G":
-        return line(latent=f"(torch.randn(n, 100, device=device), {name})", generate="G(*z)")
-    return line(score=f"D(x, {name})")
+def _beside(module: nn.Module, letter: str, name: str, given: str = "...") -> str:
+    """The line to write for a condition."""
+    if letter == "D":
+        return line(score=f"D(x, {name}={given})")
+    width = sizes(module, NOISE_SIZES)
+    return line(latent=f"({noise_line(width[0][1] if width else None)}, {given})", generate="G(*z)")

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.calling.adapter import Row, line, unclear, users_hook
+from coopinit_plugin.calling.misfits import mismatch, no_data, rescaled
+from coopinit_plugin.calling.sigmoid import last_operation
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.nests import Part, batch_size, could_be_data, describe, get, move, only_tensors, parts
+from coopinit_plugin.method.distance import sigmas
+from coopinit_plugin.method.team import ALONE, Team
+from coopinit_plugin.nests import (
+    Part,
+    batch_size,
+    could_be_data,
+    describe,
+    get,
+    move,
+    only_tensors,
+    parts,
+)
 
 Hook = Callable[[Any], Any]
+SPANS = {"Tanh": -1, "Sigmoid": 0, "Softmax": 0}  # of G's last operation, up to 1
 
 
 @dataclass(frozen=True)
@@ -53,36 +66,22 @@ def held(batch: Any, real: Hook | None) -> Held:
     if real is None:
         data = [part for part in named if could_be_data(part)]
         if not data:
-            raise _no_data(batch, named)
+            raise no_data(batch, named)
         return Held(batch, batch_size(batch) or 0, data, named)
     with users_hook("real", f"a batch, {describe(batch)}"):
         x = real(batch)
     leaves = tree_leaves(x)
     if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
         expected = "a floating-point tensor (N, ...) or a nest of such, in the range that G produces"
-        example = line(real="batch[0].float() / 127.5 - 1")
-        raise unclear(f"Adapter.real returned {describe(x)}; expected {expected}.", example)
+        name = next((part.name for part in named if part.tensor.ndim > 1), 'batch["image"]')
+        raise unclear(
+            f"Adapter.real returned {describe(x)}; expected {expected}.", line(real=f"{name}.float() / 127.5 - 1")
+        )
     x = move(x, None)
     data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(x)]
     own = {id(part.tensor) for part in data}
     others = [part for part in named if id(part.tensor) not in own]
     return Held(batch, batch_size(x) or 0, data, others, real, x, known=len(others) < len(named))
-
-
-def _no_data(batch: Any, named: list[Part]) -> CoopInitError:
-    """What is in a batch that holds nothing like data."""
-    if not named:
-        attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
-        seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
-        return unclear(seen, line(real=[*attributes, 'batch["image"]'][0]))
-    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named)
-    if whole := [part for part in named if part.tensor.ndim >= 3]:
-        seen = f"The data are whole numbers ({shown}); expected floating point in the range that G produces."
-        return unclear(f"{seen} How does your loop scale them?", line(real=f"{whole[0].name}.float() / 127.5 - 1"))
-    expected = (
-        "Expected a floating-point tensor of shape (N, ...), such as images (N, C, H, W); these look like labels."
-    )
-    return unclear(f"No data found in a batch: {shown}. {expected}", line(real="batch[0]"))
 
 
 def match(held: Held, z: Any, out: Any) -> Match:
@@ -93,7 +92,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
         return _nested(held, data, order, out)
     fits = [(ours, theirs) for ours in data for theirs in made if theirs.tensor.shape == ours.tensor.shape]
     if not fits or (held.real is not None and len(data) > 1):
-        raise mismatch(data, made)
+        raise mismatch(data, held.real is None, made)
     candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
     if len(candidates) > 1:
         shape = f"{' and '.join(candidates)} have the shape of G's output, {tuple(fits[0][0].tensor.shape)}"
@@ -107,7 +106,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
     if where:
         rows.append(("G's sample", its_name, "the part of its output that has the data's shape"))
     real = held.real or (lambda batch: get(batch, keys))
-    return Match(real, lambda out: get(out, where), rows, None if held.real else keys, name)
+    return Match(real, lambda out: get(out, where), rows, *((None, "(...)") if held.real else (keys, name)))
 
 
 def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
@@ -140,64 +139,61 @@ def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
     return Match(held.real, pick, rows, warnings=warnings)
 
 
-def mismatch(data: list[Part], made: list[Part], tried: str = "") -> CoopInitError:
-    """Why G's output cannot be compared with the data, and the line that mends it if it is a matter of layout."""
-    gave = ", ".join(str(tuple(part.tensor.shape)) for part in made) or "no tensor"
-    have = ", ".join(f"{part.name} {tuple(part.tensor.shape)}" for part in data)
-    reordered = next((body for ours in data for theirs in made if (body := _layout(ours, theirs))), None)
-    return unclear(
-        f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so their "
-        f"shapes must be the same. Resize or reorder the loader's data, or G.{tried}",
-        line(real=reordered) if reordered else line(real="...", generate="..."),
-    )
-
-
-def _layout(ours: Part, theirs: Part) -> str | None:
-    """The data in the shape of G's output, as a user writes it, if they have as many numbers."""
-    have, want = tuple(ours.tensor.shape[1:]), tuple(theirs.tensor.shape[1:])
-    if math.prod(have) != math.prod(want):
-        return None
-    if len(want) == 1:
-        return f"{ours.name}.flatten(1)"
-    if len(have) == 2 and want == have[::-1]:
-        return f"{ours.name}.transpose(1, 2)"
-    if len(have) == 3 and want == (have[2], *have[:2]):
-        return f"{ours.name}.permute(0, 3, 1, 2)"
-    return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
-
-
-def check(x: Any) -> None:
-    """Refuse data that cannot be learnt from."""
+def check(x: Any, name: str) -> None:
+    """Refuse data that cannot be learnt from; `name` is how the user writes them."""
     for leaf in tree_leaves(x):
         if leaf.ndim < 2:
             seen = f"The data have shape {tuple(leaf.shape)}; expected (N, ...) with at least two dimensions."
-            raise unclear(f"{seen} Is it one number per sample?", line(real="batch[0].unsqueeze(1)"))
+            raise unclear(f"{seen} Is it one number per sample?", line(real=f"{name}.unsqueeze(1)"))
         if odd := int((~torch.isfinite(leaf)).sum()):
             raise CoopInitError(
                 f"The data are not finite: {odd} of {leaf.numel()} numbers of the first batch are NaN or infinite. "
                 "Clean or drop those samples in the dataset (torch.nan_to_num)."
             )
-        if leaf.numel() and float(leaf.max()) == float(leaf.min()):
-            seen = f"The data are constant: every number of the first batch is {float(leaf.max()):g}."
-            raise CoopInitError(f"{seen} Check the loader's transforms and its scaling.")
 
 
-def ranges(G: nn.Module, x: Any, fake: Any, name: str) -> tuple[list[Row], list[str]]:
-    """(Rows, warnings): the data's range against G's; `name` is how the user writes the data."""
-    rows = []
-    for ours, theirs in zip(tree_leaves(fake), tree_leaves(x), strict=True):
+def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
+    """σ of each tensor of the data, over the batches that are like the first one; constant data are refused."""
+    first, *more = batches
+    seen = [real(first)]
+    form = [leaf.shape[1:] for leaf in tree_leaves(seen[0])]
+    for batch in more:
+        with suppress(Exception):  # what is wrong with a later batch, the iteration that takes it says
+            leaves = tree_leaves(x := real(batch))
+            if [leaf.shape[1:] for leaf in leaves] == form and all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
+                seen.append(x)
+    sigma = sigmas(*seen, team=team)
+    for leaf in (leaf for leaf, its in zip(tree_leaves(seen[0]), sigma, strict=True) if not its):
+        n, value = sum(len(tree_leaves(x)[0]) for x in seen), float(leaf.flatten()[0])
+        raise CoopInitError(
+            f"The data are constant: every number of the first {n} samples is {value:g}. Check the loader's transforms "
+            "and its scaling."
+        )
+    return sigma
+
+
+def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
+    """(Rows, warnings): the data's range against that of G's sample, whose graph is there.
+
+    `name` is how the user writes the data.
+    """
+    rows, doubts = [], []
+    for ours, theirs in zip(tree_leaves(made), tree_leaves(x), strict=True):
         low, high = float(theirs.min()), float(theirs.max())
-        start = f"of the data; G starts at [{float(ours.min()):.3g}, {float(ours.max()):.3g}]"
+        start = f"of the data; G starts at [{float(ours.detach().min()):.3g}, {float(ours.detach().max()):.3g}]"
         rows.append(("range", f"[{low:.3g}, {high:.3g}]", start))
-    *_, last = G.modules()
-    if len(rows) > 1 or not isinstance(last, (nn.Tanh, nn.Sigmoid)):
-        return rows, []
-    bottom = -1.0 if isinstance(last, nn.Tanh) else 0.0
-    spans, slack = f"G's output spans [{bottom:g}, 1] ({type(last).__name__.lower()}), your data", 0.01 * (1 - bottom)
-    if low < bottom - slack or high > 1 + slack:
-        scaled = line(real=f"{name} / 127.5 - 1" if high > 2 else f"({name} + 1) / 2")
-        return rows, [f"{spans} {rows[0][1]}: G can never reach them. Scale them as your loop does, e.g. {scaled}."]
-    if bottom < 0 <= low:
-        scaled = line(real=f"{name} * 2 - 1")
-        return rows, [f"{spans} only {rows[0][1]}. If your loop scales them first, say so: {scaled}."]
-    return rows, []
+        last = last_operation(ours)
+        end = next((word for word in SPANS if last is not None and last.name().startswith(word)), None)
+        if end is None:
+            continue
+        bottom = SPANS[end]
+        spans, slack = f"G's output spans [{bottom}, 1] ({end.lower()}), your data", 0.01 * (1 - bottom)
+        if low < bottom - slack or high > 1 + slack:
+            body = rescaled(name, low, high, bottom)
+            seen = " (the first batch's range: take that of your data set)" * ("(" in body and low < -1)
+            reach = f"{spans} {rows[-1][1]}: G can never reach them. Scale them as your loop does, e.g."
+            doubts.append(f"{reach} {line(real=body)}{seen}.")
+        elif bottom < 0 <= low:
+            scaled = line(real=f"{name} * 2 - 1")
+            doubts.append(f"{spans} only {rows[-1][1]}. If your loop scales them first, say so: {scaled}.")
+    return rows, doubts

@@ -10,12 +10,14 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of
-from coopinit_plugin.calling.data import Held, mismatch
-from coopinit_plugin.calling.latents import Guess, Known, first_layer, first_run, guesses
+from coopinit_plugin.calling.conditions import CONDITIONS, Condition, arguments, conditions_of
+from coopinit_plugin.calling.data import Held
+from coopinit_plugin.calling.latents import Guess, Known, guesses
+from coopinit_plugin.calling.layers import first_layer, noise_line, one_hot_line, rows_line
+from coopinit_plugin.calling.misfits import mismatch
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.recorder import recorded
-from coopinit_plugin.nests import could_be_data, describe, first_line, move, parts
+from coopinit_plugin.nests import could_be_data, could_be_labels, describe, first_line, move, parts
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 
@@ -37,10 +39,8 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
                 out = guess.generate(G, fresh(z))
         except Exception as error:
             tried.append(f"  G({describe(z)}): {first_line(error)}")
-            ran = first_run(record)
-            if ran and known.first and ran.layer is not known.first.layer and not works:  # it was not registered first
-                known = replace(known, first=ran)
-                waiting = guesses(known)
+            if not works and (told := known.after(guess, record)) is not None:
+                known, waiting = told, guesses(told)
             continue
         if {part.tensor.shape for part in held.without(z)} & {part.tensor.shape for part in parts(out)}:
             works.append((guess, z, out))
@@ -51,7 +51,11 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
             misfit = out
     if not works:
         shown = "\nTried:\n" + "\n".join(tried) if tried else ""
-        raise _unknown(known, shown) if misfit is None else mismatch(held.data, list(parts(misfit)), shown)
+        raise (
+            _unknown(known, shown)
+            if misfit is None
+            else mismatch(held.data, held.real is None, list(parts(misfit)), shown)
+        )
     if len(works) > 1:
         names = [guess.source for guess, *_ in works]
         seen = f"Which tensor of the batch does G take? {' and '.join(names)} go through it. Or which is the data?"
@@ -86,27 +90,105 @@ def _refuse_translation(held: Held, z: Any, out: Any) -> None:
 
 def _unknown(known: Known, tried: str) -> CoopInitError:
     """What is known of a G that took none of the guesses, and the line to write."""
-    first, size, required = known.first, known.size, arguments(known.G)[0]
-    noise = f"torch.randn(n, {size[1] if size else 100}, device=device)"
-    why, hooks = "" if tried else " No size was found in its attributes or first layer.", {"latent": noise}
-    maps = [part for part in known.held.others if part.tensor.ndim >= 3 and part not in known.held.data]
+    first, size = known.first, known.size
+    if known.conditions or len(arguments(known.G)[0]) > 1:
+        return _several(known, tried)
+    maps = [part.name for part in known.held.others if part.tensor.ndim >= 3 and part not in known.held.data]
+    why, hooks = "" if tried else " No size was found in its attributes or first layer.", {"latent": _noise(known)}
     takes = f" Its first layer, {first.name}, takes" if first is not None else ""
     if maps and first is not None and first.takes_images():
-        why = f"{takes} {first.width} channels: made of {maps[0].name} by your loop?"
-        hooks = {"latent": f"{maps[0].name}.float()"}
+        why = f"{takes} {first.width} channels: made of {maps[0]} by your loop?"
+        hooks = {"latent": f"{maps[0]}.float()"}
     elif known.images:
         why = f"{takes} images like the data: which, or noise of that shape?"
-    elif first is not None and size is not None and first.width > size[1] and len(required) == 1:
+    elif first is not None and size is not None and first.width > size[1]:
         why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
-        labels = f"torch.nn.functional.one_hot(batch[1], {first.width - size[1]}).float()"
-        hooks = {"latent": f"torch.cat([{noise}, {labels}], 1)"}
-    elif len(required) > 1 and not tried:
-        why = f" Its forward needs {', '.join(required)}."
-        rest = ["batch[1]" if name.lower() in CONDITIONS else name for name in required[1:]]
-        hooks = {"latent": f"({', '.join([noise, *rest])})"}
-    elif known.conditions:
-        why = f" It was given {known.conditions[0].text} beside it; does your loop embed that first?"
-        hooks = {"latent": f"({noise}, batch[1])"}
-        for name in [name for name, child in known.G.named_children() if isinstance(child, nn.Embedding)][:1]:
-            hooks["generate"] = f"G(z[0], G.{name}(z[1]))"
+        labels = next((part for part in known.held.others if could_be_labels(part)), None)
+        hooks = {"latent": f"torch.cat([{_noise(known)}, {rows_line(labels, first.width - size[1])}], 1)"}
     return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
+
+
+def _noise(known: Known, beside_images: bool = False) -> str:
+    """Noise of the width that was found, as a user writes it; beside images, that of the first linear layer."""
+    linear = [module.in_features for module in known.G.modules() if isinstance(module, nn.Linear)]
+    if beside_images and linear:
+        return noise_line(linear[0])
+    found = known.width or (known.first.width if known.first is not None and not known.first.takes_images() else None)
+    return noise_line(known.size[1] if known.size is not None else found)
+
+
+def _as_rows(known: Known, condition: Condition) -> str:
+    """The condition as a user writes it: class numbers one-hot, unless G embeds them."""
+    y, embeds = condition.take(known.held.batch), any(isinstance(module, nn.Embedding) for module in known.G.modules())
+    numbers = not (embeds or y.is_floating_point()) and y.numel() == y.shape[0]
+    return one_hot_line(condition.code, int(y.max()) + 1) if numbers else condition.code
+
+
+def _several(known: Known, tried: str) -> CoopInitError:
+    """The question how a G of several arguments is called; what is known of each stands in the line."""
+    conditions = {condition.name: condition for condition in reversed(known.conditions)}
+    required = arguments(known.G)[0]
+    sources = known.first.images([part for part in known.held.others if could_be_data(part)]) if known.first else []
+    latent: list[str] = []
+    named: list[str] = []
+    begun = False
+    for name in dict.fromkeys([*required, *conditions]):
+        if name in conditions:
+            latent.append(_as_rows(known, conditions[name]))
+        elif not begun:
+            latent.append(sources[0].name if sources else _noise(known))
+            begun = True
+        elif sources and not named:
+            latent.append(_noise(known, beside_images=True))
+            sources = []
+        else:
+            named.append(f"{name}=...")
+    embeds = [name for name, child in known.G.named_children() if isinstance(child, nn.Embedding) and conditions]
+    hooks = {"latent": latent[0] if len(latent) == 1 else f"({', '.join(latent)})"}
+    if embeds:
+        hooks["generate"] = f"G(z[0], G.{embeds[0]}(z[1]))"
+    elif named:
+        hooks["generate"] = f"G({'z' if len(latent) == 1 else '*z'}, {', '.join(named)})"
+    why = f" Its forward needs {', '.join(required)}."
+    if conditions and tried:
+        why = f" It was given {known.conditions[0].text} beside it; does your loop embed that first?"
+    return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
+
+
+def unproved(G: nn.Module, fake: Any) -> list[str]:
+    """A warning if parameters of G have no part in the sample `fake`; its graph is used up."""
+    loss = sum(leaf.sum() for leaf in tree_leaves(fake))
+    loss.backward()
+    trained = [(name, parameter) for name, parameter in G.named_parameters() if parameter.requires_grad]
+    idle = [name for name, parameter in trained if parameter.grad is None]
+    for _, parameter in trained:
+        parameter.grad = None
+    if not idle:
+        return []
+    shown = ", ".join(idle[:4]) + ", ..." * (len(idle) > 4)
+    return [
+        f"{len(idle)} of G's {len(trained)} parameters get no gradient ({shown}). If your loop trains them, it calls G "
+        f"otherwise; say how: {line(generate='G(z, ...)')}."
+    ]
+
+
+def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
+    """Refuse noise alone for a G that may take labels, too, as its D does: joined to the noise, or as an argument."""
+    labels = next((part for part in held.others if could_be_labels(part)), None)
+    optional = [name for name in arguments(G)[1] if name.lower() in CONDITIONS]
+    if labels is None or guess.width is None or guess.condition is not None or (guess.named and not optional):
+        return
+    rows = labels.tensor.ndim == 2 and labels.tensor.shape[1] > 1
+    classes = int(labels.tensor.shape[1] if rows else labels.tensor.max() + 1)
+    noise = noise_line(guess.width)
+    if optional:
+        hooks = {"latent": f"({noise}, {labels.name})", "generate": f"G(z[0], {optional[0]}=z[1])"}
+        seen = f"D is given labels. Is G, as its argument {optional[0]!r}?"
+    else:
+        tail = "".join(", None" for _ in range(z.ndim - 2)) if isinstance(z, torch.Tensor) else ""
+        joined = f"torch.cat([{noise_line(max(guess.width - classes, 1))}, {rows_line(labels, classes)}], 1)"
+        hooks = {"latent": joined + f"[:, :{tail}]" * bool(tail)}
+        seen = (
+            f"D is given a condition. Is it joined to G's noise, too? {guess.how.split(';')[0]}, takes {guess.width}."
+        )
+    raise unclear(seen, line(**hooks), line(latent=noise))

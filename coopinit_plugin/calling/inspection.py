@@ -16,11 +16,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from coopinit_plugin.calling import data, generators, scores
 from coopinit_plugin.calling.adapter import Adapter, Row, fresh, infer_sign, line, unclear
 from coopinit_plugin.calling.conditions import arguments
-from coopinit_plugin.calling.sigmoid import Call
+from coopinit_plugin.calling.scores import Scored
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.pair import detached, per_sample, release_graphs
-from coopinit_plugin.nests import describe
+from coopinit_plugin.nests import describe, first_line
 
 TELLING = {  # names of layers that matter to the warm-up, and what the table says of them
     "spectralnorm": "spectral norm",
@@ -45,14 +45,17 @@ def look(
         held = data.held(batch, given.real)
         guess, z, out = generators.find(G, held, device, given)
         fits = data.match(held, z, out)
-        x, fake = tree_map(torch.clone, fits.real(batch)), _differentiable(G, fits.pick(out))  # D may work in place
-        data.check(x)
+        x, made = tree_map(torch.clone, fits.real(batch)), fits.pick(out)  # D may work in place
+        data.check(x, fits.name)
+        ranges, doubts = data.ranges(x, made, fits.name)
+        fake, idle = _differentiable(G, made)
         n = tree_leaves(x)[0].shape[0]
         z = guess.latent(n, device, batch)
-        ranges, doubts = data.ranges(G, x, fake, fits.name)
-        scored = scores.find(D, held, x, z, guess.condition, fits.keys, given)
+        scored = scores.find(D, held, x, z, guess.condition, fits, given)
+        if guess.width is not None and scored.conditional(D, x, z):
+            generators.ask_condition(G, guess, held, z)
         high, sign, guessed = _sign(given, scored.ends_in_sigmoid, loss_named)
-        trained = _upside_down(scored.score, D, x, fake, z, batch, high)
+        trained = _upside_down(scored, D, fake, z, batch, high)
         rows = [("batch", describe(batch), "of the loader"), *fits.rows, *ranges, *guess.rows(z), *scored.rows, sign]
         rows += [_traits("G", G), _traits("D", D)]
         rows += [("batch rule", f"{n} samples", "kept throughout; smaller batches are left out")]
@@ -65,18 +68,19 @@ def look(
             real_is_high=high,
             ends_in_sigmoid=scored.ends_in_sigmoid,
             findings=tuple(rows),
-            warnings=(*fits.warnings, *doubts, *scored.warnings, *guessed, *trained),
+            warnings=(*fits.warnings, *doubts, *idle, *scored.warnings, *guessed, *trained),
         )
 
 
-def _differentiable(G: nn.Module, fake: Any) -> Any:
-    """G's sample without its graph, which must have been there."""
+def _differentiable(G: nn.Module, fake: Any) -> tuple[Any, list[str]]:
+    """G's sample without its graph, which must have been there; a warning if parts of G have no share in it."""
     if not any(leaf.requires_grad for leaf in tree_leaves(fake)):
         optional, seen = arguments(G)[1], "G's output carries no gradient, so that G cannot learn from it"
         ask = f"{seen}: does its forward draw classes, round or detach? Call it as your loop does in training."
         raise unclear(ask, line(generate=f"G(z, {optional[0]}=True)" if optional else "G(z, ...)"))
+    idle = generators.unproved(G, fake)
     release_graphs(G)
-    return detached(fake)
+    return detached(fake), idle
 
 
 def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, list[str]]:
@@ -97,10 +101,15 @@ def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, l
 
 
 @torch.no_grad()
-def _upside_down(score: Call, D: nn.Module, x: Any, fake: Any, z: Any, batch: Any, high: bool) -> list[str]:
+def _upside_down(scored: Scored, D: nn.Module, fake: Any, z: Any, batch: Any, high: bool) -> list[str]:
     """A warning if D has already been trained the other way round."""
-    n, sign = tree_leaves(x)[0].shape[0], 1 if high else -1
-    real, made = (sign * per_sample(score(D, fresh(part), fresh(z), batch), n) for part in (x, fake))
+    n, sign = tree_leaves(fake)[0].shape[0], 1 if high else -1
+    try:
+        of_fake = scored.score(D, fresh(fake), fresh(z), batch)
+    except Exception as error:
+        seen = f"D takes the data, but not G's sample {describe(fake)}: {first_line(error)}"
+        raise unclear(f"{seen}\nWhat does your loop make of G's output?", line(generate="G(z)")) from error
+    real, made = (sign * per_sample(f, n) for f in (scored.f, of_fake))
     if not (CLEAR < float(made.mean() - real.mean()) < ABSURD and float(made.min()) > float(real.max())):
         return []
     means = f"mean {float(made.mean()):.2f} against {float(real.mean()):.2f}"

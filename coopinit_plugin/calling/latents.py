@@ -2,77 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from coopinit_plugin.calling.adapter import Row
-from coopinit_plugin.calling.conditions import Condition, arguments
+from coopinit_plugin.calling.conditions import Condition, arguments, noise_argument
 from coopinit_plugin.calling.data import Held
+from coopinit_plugin.calling.layers import NOISE_SIZES, First, first_run, misfit, sizes
 from coopinit_plugin.method.recorder import Record
 from coopinit_plugin.nests import Part, could_be_data, describe, get
 
-NOISE_SIZES = (  # attributes that hold the size of a latent
-    "z_dim", "nz", "latent_dim", "dim_z", "latent_size", "noise_dim", "z_size", "zdim", "nz_dim", "n_z", "code_dim",
-    "latent_channels", "dim_latent", "style_dim", "z_channels", "noise_size", "dim_noise", "embedding_dim",
-)  # fmt: skip
 SIZES = (*NOISE_SIZES, "input_dim", "in_dim")  # the last two also name the channels of a source image
-WIDTHS = ("in_features", "in_channels", "input_size", "in_dim", "in_channel")  # attributes of a layer
+COUNTS = ("k", "num_latents", "n_latents", "num_components", "components_num", "num_slots", "n_slots", "num_tokens")
 LISTS = ("styles", "zs", "latents", "noises", "codes", "inputs")  # arguments that take a list of latents
 
 Latent = Callable[[int, torch.device, Any], Any]  # (n, device, batch) -> z
-
-
-class First(NamedTuple):
-    """The first layer of a network that takes a width (features or channels), and its name."""
-
-    layer: nn.Module
-    width: int
-    name: str
-
-    def takes_images(self) -> bool:
-        """Whether it is a convolution; a transposed one starts from noise."""
-        return isinstance(self.layer, _ConvNd) and not isinstance(self.layer, _ConvTransposeNd)
-
-    def images(self, data: list[Part]) -> list[Part]:
-        """The tensors that it could take as they are, if it is a convolution."""
-        rank = len(self.layer.kernel_size) + 2 if self.takes_images() else None  # type: ignore[arg-type]
-        return [part for part in data if part.tensor.ndim == rank and part.tensor.shape[1] == self.width]
-
-
-def first_layer(children: Iterable[tuple[str, nn.Module]]) -> First | None:
-    """The first of the modules that takes a width."""
-    for name, child in children:
-        label = f"{name} {type(child).__name__}".strip()
-        if isinstance(child, nn.TransformerEncoderLayer):
-            return First(child, child.linear1.in_features, label)
-        parametrized = isinstance(getattr(child, "parametrizations", None), nn.ModuleDict)
-        if isinstance(child, nn.Embedding) or not (parametrized or [*child.parameters(recurse=False)]):
-            continue
-        if widths := sizes(child, WIDTHS):
-            return First(child, widths[0][1], label)
-        weight = getattr(child, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim == 2:
-            return First(child, int(weight.shape[1]), label)
-    return None
-
-
-def first_run(record: Record) -> First | None:
-    """The first layer that ran and takes a width; if the pass failed before any, that of the last module begun."""
-    order = [(call.name, call.module) for call in record.begun]
-    return first_layer(order[1:]) or (first_layer(order[-1][1].named_modules()) if order else None)
-
-
-def sizes(module: nn.Module, names: Iterable[str]) -> list[tuple[str, int]]:
-    """The attributes of those names that hold a size, each with it."""
-    values = ((name, getattr(module, name, None)) for name in names)
-    return [(name, value) for name, value in values if type(value) is int and value > 0]
 
 
 @dataclass(frozen=True)
@@ -84,6 +35,8 @@ class Guess:
     condition: Condition | None = None  # what stands beside the latent
     source: str = ""  # the batch's tensor that G takes as it is, as a user writes it; empty if there is none
     named: bool = False  # whether an attribute of G names the latent's size
+    width: int | None = None  # of the latent, if it is noise
+    argument: str | None = None  # that takes the latent, if it is given by name
     hook: Callable[[nn.Module, Any], Any] | None = None  # the user's `generate`
 
     def generate(self, G: nn.Module, z: Any) -> Any:
@@ -92,13 +45,16 @@ class Guess:
             return self.hook(G, z)
         if self.condition is not None:
             return self.condition.call(G, *z)
+        if self.argument is not None:
+            return G(**{self.argument: z})
         return G(*z) if isinstance(z, tuple) else G(z)
 
     def rows(self, z: Any) -> list[Row]:
         """What was found of G's input."""
         what = "source" if "takes it" in self.how else "latent"
         if self.condition is None:
-            return [(what, describe(z), self.how)]
+            by_name = f", as argument {self.argument!r}" if self.argument else ""
+            return [(what, describe(z), self.how + by_name)]
         return [(what, describe(z[0]), self.how), self.condition.row("G")]
 
 
@@ -110,6 +66,7 @@ class Known:
     first: First | None
     held: Held
     conditions: list[Condition]
+    width: int | None = None  # of the latent, if a failed pass told it
 
     @property
     def images(self) -> list[Part]:
@@ -130,24 +87,37 @@ class Known:
         prepared = self.first is not None and self.first.takes_images() and maps > 1 and self.size is None
         return bool(self.images) or prepared
 
+    def after(self, guess: Guess, record: Record) -> Known | None:
+        """What is known after that guess failed in the recorded pass; ``None`` if nothing more."""
+        ran, where, batch, known = first_run(record), misfit(record), self.held.batch, self
+        if ran is not None and self.first is not None and ran.layer is not self.first.layer:  # registered later
+            known = replace(known, first=ran)
+        if guess.condition is not None and (rows := guess.condition.as_one_hot(where, batch)) is not None:
+            return replace(known, conditions=[rows])
+        if where is not None and where.width and guess.width and where.width >= guess.width and self.size is None:
+            width = guess.width + where.first.width - where.width  # something of a width of its own is joined to it
+            known = replace(known, width=width) if 0 < width != guess.width else known
+        return known if known is not self else None
+
 
 def guesses(known: Known) -> Iterator[Guess]:
     """Ways in which G may be called, the likeliest first; none if more than one argument is unknown."""
     taken = {condition.name for condition in known.conditions}
-    unknown = [name for name in arguments(known.G)[0] if name not in taken]
+    required = arguments(known.G)[0]
+    unknown = [name for name in required if name not in taken]
     if len(unknown) > 1:
         return
     beside: list[Condition | None] = [*known.conditions] or [None]
-    forms = (True, False) if unknown and unknown[0] in LISTS else (False,)  # whether G takes a list of latents
+    by_name = noise_argument(known.G)
+    forms = (True, False) if (unknown and unknown[0] in LISTS) or by_name in LISTS else (False,)  # G takes a list
     tails: set[tuple[int, ...]] = set()
-    dtype = next((p.dtype for p in known.G.parameters() if p.is_floating_point()), None)
     for width, why, named in _widths(known):
         new = [tail for tail in _tails(width, known) if tail not in tails]
         tails.update(new)
         for tail, as_list, condition in product(new, forms, beside):
-            source = condition.text if condition is not None and condition.keys is not None else ""
-            latent = _with(condition, partial(_noise, tail, as_list, dtype))
-            yield Guess(latent, f"{why}; standard normal assumed", condition, source, named)
+            source = condition.code if condition is not None and condition.keys is not None else ""
+            latent = _with(condition, partial(_noise, tail, as_list, _dtype(known.G)))
+            yield Guess(latent, f"{why}; standard normal assumed", condition, source, named, width, by_name)
     held, first = known.held, known.first
     if known.translates and first is not None and (held.known or len(held.data) > 1):  # one alone may be noise, too
         for part, condition in product(first.images([part for part in held.others if could_be_data(part)]), beside):
@@ -163,15 +133,15 @@ def _widths(known: Known) -> Iterator[tuple[int, str, bool]]:
         yield size[1], f"G.{size[0]} = {size[1]}", True
     if first is None or known.translates or (size is not None and first.width > size[1]):
         return  # a first layer wider than the size that G names takes something beside the noise
-    for beside in dict.fromkeys(condition.width for condition in known.conditions):
-        if beside is not None and 0 < beside < first.width and size is None:
-            yield first.width - beside, f"G's first layer, {first.name}, less {beside} for the condition", False
+    if known.width is not None and known.width != first.width:
+        yield known.width, f"G's first layer, {first.name}, less what is joined to it", False
     yield first.width, f"G's first layer, {first.name}", False
 
 
 def _tails(size: int, known: Known) -> list[tuple[int, ...]]:
     """Shapes of one latent of that size, the likeliest for the first layer first."""
-    layer = known.first.layer if known.first is not None and known.first.width == size else None
+    layer = known.first.layer if known.first is not None and size in (known.first.width, known.width) else None
+    several = [(count, size) for _, count in sizes(known.G, COUNTS) if count > 1]
     series = [part.tensor.shape[1:] for part in known.held.data if part.tensor.ndim == 3]
     steps = [(length, size) for length in dict.fromkeys(shape[0] for shape in series)]
     if isinstance(layer, _ConvNd):
@@ -181,7 +151,13 @@ def _tails(size: int, known: Known) -> list[tuple[int, ...]]:
         signals = series if len(layer.kernel_size) == 1 else []
         wide = [tail for shape in signals for tail in ((size, shape[1]), (shape[0], size))]  # noise as long as a signal
         return [*dict.fromkeys([*wide, small])]  # maps as large as an image are no noise: segmentations, sketches
-    return [*steps, (size,)] if isinstance(layer, (nn.RNNBase, nn.TransformerEncoderLayer)) else [(size,), *steps]
+    over_time = isinstance(layer, (nn.RNNBase, nn.TransformerEncoderLayer))
+    return [*several, *([*steps, (size,)] if over_time else [(size,), *steps])]
+
+
+def _dtype(G: nn.Module) -> torch.dtype | None:
+    """Of G's weights; ``None`` if it has none."""
+    return next((parameter.dtype for parameter in G.parameters() if parameter.is_floating_point()), None)
 
 
 def _noise(

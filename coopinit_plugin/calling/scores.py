@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,41 +10,74 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, Row, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, Condition, arguments, conditions_of
-from coopinit_plugin.calling.data import Held
-from coopinit_plugin.calling.latents import First, first_run
-from coopinit_plugin.calling.sigmoid import Call, Sigmoids, is_probability, logit, may_be_probability
+from coopinit_plugin.calling.conditions import Condition, arguments, conditions_of
+from coopinit_plugin.calling.data import Held, Match
+from coopinit_plugin.calling.layers import First, first_run, misfit, rows_line
+from coopinit_plugin.calling.outputs import one_number, pick_score
+from coopinit_plugin.calling.sigmoid import Call, Sigmoids, logit, may_be_probability
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.pair import per_sample
 from coopinit_plugin.method.recorder import Record, recorded
-from coopinit_plugin.nests import describe, first_line, get, items
-
-KEYS = ("logits", "logit", "score", "scores", "validity", "adv")  # of a dict, the score
-JOINED = "D(torch.cat([batch['A'], x], 1))"
+from coopinit_plugin.nests import could_be_labels, describe, first_line
 
 
 class Scored(NamedTuple):
     """The score of a D that was called, whether it is taken before a final sigmoid, and what was found."""
 
     score: Call
+    f: Tensor  # of the real samples
     ends_in_sigmoid: bool
     rows: list[Row]
     warnings: list[str]
+    condition: Condition | None = None  # that was found
+
+    def conditional(self, D: nn.Module, x: Any, z: Any) -> bool:
+        """Whether D is given something of the batch beside the data."""
+        return self.condition is not None or needs_batch(lambda batch: self.score(D, fresh(x), fresh(z), batch))
 
 
-def find(
-    D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, keys: tuple[Any, ...] | None, given: Adapter
-) -> Scored:
-    """How D is scored, proved by a forward pass on the data x.
+class Watched(NamedTuple):
+    """A forward pass of D."""
 
-    G takes z and the condition `beside`; `keys` is where the data stand in the batch, if they are one tensor of it.
-    """
+    record: Record
+    sigmoids: Sigmoids
+    out: Any = None
+    error: Exception | None = None
+
+    def result(self) -> Any:
+        """What D gave; what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self.out
+
+
+def _watched(call: Call, D: nn.Module, x: Any, z: Any, batch: Any) -> Watched:
+    with recorded(D) as record, Sigmoids() as sigmoids:
+        try:
+            return Watched(record, sigmoids, call(D, fresh(x), fresh(z), batch))
+        except Exception as error:
+            return Watched(record, sigmoids, error=error)
+
+
+def needs_batch(score: Callable[[Any], Any]) -> bool:
+    """Whether a score takes something from the batch beside x, such as labels: asked by giving it none."""
+    try:
+        with torch.no_grad():
+            score(None)
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
+        return True  # errors of other kinds are not about what D was given
+    return False
+
+
+def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fits: Match, given: Adapter) -> Scored:
+    """How D is scored, proved by a forward pass on the data x; G takes z and the condition `beside`."""
     n, shapes = tree_leaves(x)[0].shape[0], [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)]
+    condition: Condition | None = None
+    rows: list[Row] = []
     if given.score is not None:
         call: Call = given.score
-        rows: list[Row] = []
-        with users_hook("score", f"a real batch, x = {describe(x)}"), recorded(D) as record, Sigmoids() as sigmoids:
-            f = call(D, fresh(x), fresh(z), held.batch)
+        watched = _watched(call, D, x, z, held.batch)
+        with users_hook("score", f"a real batch, x = {describe(x)}"):
+            f = watched.result()
         if not isinstance(f, Tensor) or not f.is_floating_point():
             seen = f"Adapter.score returned {describe(f)}; expected a tensor of logits, one number per sample."
             raise unclear(seen, line(score="D(x)[0]"))
@@ -52,20 +85,26 @@ def find(
             one_number(f, n, shapes, "D(x)")
         how = "given (score)"
     else:
-        whole, rows = _call(D, held, x, beside, keys, given)
-        try:
-            with recorded(D) as record, Sigmoids() as sigmoids:
-                out = whole(D, fresh(x), None, held.batch)
-        except Exception as error:
-            raise _refused(D, x, n, error, record) from error
+        condition = _condition(D, held, beside, fits.keys, given)
+        whole = _call(D, x, condition)
+        watched = _watched(whole, D, x, None, held.batch)
+        if watched.error is not None and condition is not None:
+            rows_of_it = condition.as_one_hot(misfit(watched.record), held.batch)
+            if rows_of_it is not None:
+                condition, whole = rows_of_it, _call(D, x, rows_of_it)
+                watched = _watched(whole, D, x, None, held.batch)
+        if watched.error is not None:
+            raise _refused(D, held, x, fits.name, watched, condition) from watched.error
         unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
-        pick, how = pick_score(out, n, shapes, unit)
-        call, f = (lambda D, x, z, batch: pick(whole(D, x, z, batch))), pick(out)
+        pick, how = pick_score(watched.out, n, shapes, unit)
+        call, f = (lambda D, x, z, batch: pick(whole(D, x, z, batch))), pick(watched.out)
+        rows = [condition.row("D")] if condition is not None else _parts_of(D, x)
     _check(f)
-    if (before := logit(call, f, record, sigmoids)) is not None:
-        return Scored(before[0], True, [*rows, ("D's score", describe(f), f"{how}; {before[1]}")], [])
+    if (before := logit(call, f, watched.record, watched.sigmoids)) is not None:
+        score, where, values = before
+        return Scored(score, values, True, [*rows, ("D's score", describe(f), f"{how}; {where}")], [], condition)
     doubts = _warnings(f, how) if given.score is None else []
-    return Scored(call, False, [*rows, ("D's score", describe(f), how)], doubts)
+    return Scored(call, f, False, [*rows, ("D's score", describe(f), how)], doubts, condition)
 
 
 def _warnings(f: Tensor, how: str) -> list[str]:
@@ -79,23 +118,35 @@ def _warnings(f: Tensor, how: str) -> list[str]:
     return [warning for doubtful, warning in doubts if doubtful]
 
 
-def _call(
-    D: nn.Module, held: Held, x: Any, beside: Condition | None, keys: Any, given: Adapter
-) -> tuple[Call, list[Row]]:
-    """How D is called: ``D(x)``, with its condition, or with a nested x spread over its arguments."""
+def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, given: Adapter) -> Condition | None:
+    """What D is given beside the data, if anything."""
     keys_of_g = beside.keys if beside is not None else None  # what G is given as it is, D is given, too
     same = [part for part in held.others if keys_of_g in (None, part.keys)]
     conditions = conditions_of(D, "D", same, keys if keys is not None else ())
-    if conditions:
-        condition = next((c for c in conditions if beside is not None and c.text == beside.text), conditions[0])
-        if condition.position is None and beside is None and given.latent is None:
-            seen = f"D may take labels ({condition.name!r}, optional), but G takes none. Does your loop pass them?"
-            raise unclear(seen, line(score="D(x)"), line(score="D(x, batch[1])"))
-        return (lambda D, x, z, batch: condition.call(D, x, condition.take(batch))), [condition.row("D")]
+    if not conditions:
+        return None
+    condition = next((c for c in conditions if beside is not None and c.text == beside.text), conditions[0])
+    if condition.position is None and beside is None and given.latent is None:
+        seen = f"D may take labels ({condition.name!r}, optional), but G takes none. Does your loop pass them?"
+        raise unclear(seen, line(score="D(x)"), line(score=f"D(x, {condition.code})"))
+    return condition
+
+
+def _parts_of(D: nn.Module, x: Any) -> list[Row]:
+    """The line of the table for a nested x that is spread over D's arguments; none for any other."""
     required = arguments(D)[0]
-    if isinstance(x, (tuple, list)) and len(x) > 1 and len(required) == len(x):
-        return (lambda D, x, z, batch: D(*x)), [("D's input", ", ".join(required), "one argument for each part of x")]
-    return (lambda D, x, z, batch: D(x)), []
+    if not (isinstance(x, (tuple, list)) and len(x) > 1 and len(required) == len(x)):
+        return []
+    return [("D's input", ", ".join(required), "one argument for each part of x")]
+
+
+def _call(D: nn.Module, x: Any, condition: Condition | None) -> Call:
+    """How D is called: ``D(x)``, with its condition, or with a nested x spread over its arguments."""
+    if condition is not None:
+        return lambda D, x, z, batch: condition.call(D, x, condition.take(batch))
+    if _parts_of(D, x):
+        return lambda D, x, z, batch: D(*x)
+    return lambda D, x, z, batch: D(x)
 
 
 def _check(f: Tensor) -> None:
@@ -108,29 +159,46 @@ def _check(f: Tensor) -> None:
         raise CoopInitError(f"{seen} Check D's weights and the range of the data.")
 
 
-def _refused(D: nn.Module, x: Any, n: int, error: Exception, record: Record) -> CoopInitError:
+def _refused(
+    D: nn.Module, held: Held, x: Any, name: str, watched: Watched, condition: Condition | None
+) -> CoopInitError:
     """Why D may not take x, and the line to write."""
-    first, needed = first_run(record), arguments(D)[0]
-    why, bodies = "", ["D(x, batch[1])", JOINED]
+    first, needed, error, n = first_run(watched.record), arguments(D)[0], watched.error, held.n
+    dtype = next((p.dtype for p in D.parameters() if p.is_floating_point()), None)
+    why, bodies = "", ["..."]
+    if isinstance(x, Tensor) and dtype not in (None, x.dtype):
+        cast = {torch.float32: "float()", torch.float64: "double()"}.get(dtype, f"to({dtype})")
+        seen = f"D ({type(D).__name__}) does not take the data {describe(x)}, for its weights are {str(dtype)[6:]}"
+        return unclear(f"{seen}. Convert the data as your loop does.", line(real=f"{name}.{cast}"))
     if len(needed) > 1:
-        known = {"z": "z", **dict.fromkeys(CONDITIONS, "batch[1]")}
-        why = f"Its forward needs {', '.join(needed)}; labels may have to be one-hot. "
-        bodies = [f"D(x, {', '.join(known.get(name.lower(), f'{name}=...') for name in needed[1:])})"]
+        why = f"Its forward needs {', '.join(needed)}. "
+        why += f"It was given {condition.text}. " if condition is not None else ""
+        bodies = [f"D(x, {', '.join(f'{name}=...' for name in needed[1:])})"]
     elif "is invalid for input of size" in str(error):
         why = f"Does it group the batch (minibatch statistics, pac)? Then {n} must be a multiple of the group. "
         bodies = ["D(x)"]
     elif first is not None and isinstance(x, Tensor):
-        reading, bodies = _width(first, x, n) or ("", bodies)
+        reading, bodies = _width(first, x, n, held) or ("", bodies)
         why = reading and f"Its first layer, {first.name}, takes {reading} "
-    seen = f"D ({type(D).__name__}) does not take the data {describe(x)}: {first_line(error)}"
+    seen = f"D ({type(D).__name__}) does not take the data {describe(x)}: {first_line(error) if error else ''}"
     return unclear(f"{seen}\n{why}How does your loop call it?", *(line(score=body) for body in bodies))
 
 
-def _width(first: First, x: Tensor, n: int) -> tuple[str, list[str]] | None:
+def _width(first: First, x: Tensor, n: int, held: Held) -> tuple[str, list[str]] | None:
     """What the width of D's first layer tells, and the calls that would fit it."""
     width, size = first.width, x.numel() // max(n, 1)
+    beside = next((part for part in held.others if could_be_labels(part)), None)
+
+    def joined(more: int) -> str:
+        return f"D(torch.cat([x, {rows_line(beside, more)}], 1))"
+
     if first.takes_images() and width > x.shape[1]:
-        return f"{width} channels, the data have {x.shape[1]}: a condition joined to x?", [JOINED]
+        shape = (width - x.shape[1], *x.shape[2:])
+        maps = [part.name for part in held.others if part.tensor.shape[1:] == shape]
+        planes = f"{rows_line(beside, shape[0])}.reshape(-1, {shape[0]}{', 1' * len(shape[1:])})"
+        planes += f".expand(-1, {str(shape)[1:]}"
+        bodies = [f"D(torch.cat([{maps[0]}, x], 1))" if maps else f"D(torch.cat([x, {planes}], 1))"]
+        return f"{width} channels, the data have {x.shape[1]}: a condition joined to x?", bodies
     if not isinstance(first.layer, nn.Linear):
         return None
     if width == size:
@@ -139,84 +207,6 @@ def _width(first: First, x: Tensor, n: int) -> tuple[str, list[str]] | None:
     if width < size:
         return f"{has}.", ["..."]
     if width % size:
-        labels = f"torch.nn.functional.one_hot(batch[1], {width - size}).float()"
-        return f"{has}: a condition joined to x?", [f"D(torch.cat([x, {labels}], 1))"]
+        return f"{has}: a condition joined to x?", [joined(width - size)]
     packs = f"{width // size} samples in one (pac), or a condition joined to x?"
-    return f"{has}: {packs}", [f"D(x.reshape(-1, {width}))", JOINED]
-
-
-def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> tuple[Callable[[Any], Tensor], str]:
-    """Which part of D's output is the score, one number per sample: ``(pick, how)``, ``pick(out)`` is the score.
-
-    A tensor is; of a tuple the first element (heads of other tasks follow it); a list is one map per scale, whose means
-    are summed; a list of lists holds features whose last is the score. A dict tells by a single value or a known key.
-    If all data lie in [0, 1] (`unit`), a probability of each of their numbers may be a reconstruction.
-    """
-    where: list[tuple[Any, ...]] = [()]
-    how = "D(x)"
-    if isinstance(out, tuple) and out:
-        where, how = [(0,)], "D(x)[0], the first of a tuple"
-        for i, part in enumerate(out[1:], 1):  # a lone number, such as an auxiliary loss, is no rival
-            if isinstance(part, Tensor) and part.ndim and part.numel() >= n and is_score(part, n, shapes):
-                raise _which(out, f" (elements 0 and {i} could both be it; is one of them the score, or their sum?)")
-    elif isinstance(out, list) and out and all(isinstance(part, (list, tuple)) and part for part in out):
-        where, how = [(i, -1) for i in range(len(out))], f"sum over {len(out)} scales, the last of each"
-    elif isinstance(out, list) and out:
-        where, how = [(i,) for i in range(len(out))], f"sum of the means of D(x)'s {len(out)} scales"
-    elif isinstance(out, Mapping):
-        tensors = [key for key, value in out.items() if isinstance(value, Tensor)]
-        known = ["adv_output"] if "adv_output" in tensors else [key for key in KEYS if key in tensors]
-        for key in [keys[0] for keys in (known, tensors) if len(keys) == 1]:  # a single value goes before a known key
-            where, how = [(key,)], f"D(x)[{key!r}]"
-    for keys in where:
-        f, name = get(out, keys), "D(x)" + "".join(f"[{key!r}]" for key in keys)
-        if not isinstance(f, Tensor):
-            raise _which(out)
-        if unit or keys or not is_probability(f) or f.ndim != 3 or f.shape[-1] != 1:
-            one_number(f, n, shapes, name)
-        if isinstance(out, list) and is_probability(f):
-            raise _which(out, f" ({name} is a probability; each one's logit is torch.logit(p, 1e-6))")
-    if isinstance(out, list):
-        return (lambda out: _sum_of_means([get(out, keys) for keys in where], n)), how
-    return (lambda out: get(out, where[0])), how
-
-
-def _sum_of_means(maps: list[Tensor], n: int) -> Tensor:
-    scores = [per_sample(part, n) for part in maps]
-    return torch.stack([score if score.numel() == n else score.mean().expand(n) for score in scores]).sum(0)
-
-
-def is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
-    """Whether f is one number a sample, a patch map or a score per time step."""
-    inner = tuple(f.shape[1:])
-    if not f.is_floating_point() or 0 in f.shape:
-        return False
-    if all(size == 1 for size in inner):  # also batch means, packed samples and patches that were flattened
-        return f.ndim == 0 or f.numel() % n == 0 or n % f.shape[0] == 0
-    if f.shape[0] != n or inner in data_shapes:
-        return False
-    series = [shape for shape in data_shapes if len(shape) == 2]
-    if len(inner) == 1:
-        return any(inner[0] in shape for shape in series)
-    return inner[0] == 1 or (len(inner) == 2 and inner[1] == 1 and bool(series))
-
-
-def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str) -> None:
-    """Refuse what is not the score alone."""
-    if is_score(f, n, data_shapes):
-        return
-    if not f.is_floating_point():
-        raise _which(f, f" ({name} is {describe(f)}, no floating-point score)")
-    lines = [line(score=f"{name}.flatten(1).mean(1)")]
-    if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
-        lines = [line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"), *lines]
-    seen = f"D gives {f.numel() // max(len(f), 1)} numbers per sample, {name} of shape {tuple(f.shape)}"
-    raise unclear(f"{seen}: scores to average, classes of which one counts, or a reconstruction?", *lines)
-
-
-def _which(out: Any, why: str = "") -> CoopInitError:
-    """The question which part of D's output is the score; a part of one number a sample is suggested."""
-    named = items(out)
-    single = [key for key, f in named.items() if isinstance(f, Tensor) and f.ndim and f.numel() == f.shape[0]]
-    asked = f"Which part of D's output is the score? D(x) gave {describe(out)}{why}."
-    return unclear(asked, line(score=f"D(x)[{[*single, *named, 0][0]!r}]"))
+    return f"{has}: {packs}", [f"D(x.reshape(-1, {width}))", joined(width - size)]

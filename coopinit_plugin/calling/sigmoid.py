@@ -15,7 +15,10 @@ RESHAPES = (
     "View", "Reshape", "Squeeze", "Unsqueeze", "Mean", "Transpose", "Permute", "Alias", "Clone", "Clamp", "ToCopy",
     "UnsafeView",
 )  # fmt: skip
-LAYERS = ("Addmm", "Mm", "Mv", "Bmm", "Convolution")
+LAYERS = ("Addmm", "Mm", "Mv", "Bmm", "Convolution", "AccumulateGrad")
+BOUNDS = (  # operations whose results are bounded, which may make a probability
+    "sigmoid", "tanh", "softmax", "clamp", "hardtanh", "atan", "erf", "exp", "sin", "cos", "div", "normal",
+)  # fmt: skip
 
 
 class Sigmoids(TorchFunctionMode):
@@ -50,14 +53,21 @@ def is_probability(f: Tensor) -> bool:
 
 
 def may_be_probability(f: Tensor) -> bool:
-    """Whether all scores lie in [0, 1], and not by chance: no layer without bounds gave them."""
-    node, values = last_operation(f), f.detach()
-    unbounded = node is not None and node.name().startswith(LAYERS)
-    return not unbounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
+    """Whether all scores lie in [0, 1], and not by chance: something that bounds them comes after the last layers."""
+    values, waiting, bounded = f.detach(), [f.grad_fn], False
+    for node in waiting:  # grows
+        if node is not None and not node.name().startswith(LAYERS) and len(waiting) < 1000:
+            divides = node.name().startswith("Div") and node.next_functions[-1][0] is None  # by a number
+            bounded |= not divides and any(word in node.name().lower() for word in BOUNDS)
+            waiting.extend(before for before, _ in node.next_functions if before not in waiting)
+    return bounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
 
 
-def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str] | None:
-    """The score before D's final sigmoid, and which one that is; ``None`` if f, from the recorded pass, has none."""
+def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str, Tensor] | None:
+    """The score before D's final sigmoid, which one that is, and what it gave in the recorded pass that ended in f.
+
+    ``None`` if there is no final sigmoid.
+    """
     node = last_operation(f)
     from_end = next((i for i, its in enumerate(reversed(sigmoids.nodes), 1) if its is node), 0)
     before = sigmoids.given[-from_end] if from_end else None
@@ -80,4 +90,5 @@ def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Ca
             taken = seen[-1]
         return taken if tail is None else taken.reshape(-1, *tail)
 
-    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)")
+    found = before if tail is None else before.reshape(-1, *tail)
+    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)"), found

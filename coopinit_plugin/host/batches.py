@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _END = object()
 MOST_LEFT_OUT = 1000  # batches in a row without data, or too small
+AHEAD = 512  # samples that :meth:`Batches.ahead` looks at
+ROOM = 2**26  # numbers that it may keep
 
 
 class Batches:
@@ -31,10 +33,11 @@ class Batches:
 
     def __init__(self, loader: Any, device: torch.device, generators: list[torch.Generator] | None = None) -> None:
         self._loader, self._device, self._generators = loader, device, generators or []
+        self._iterator: Iterator[Any] = iter(())
         self._begin()
         self.once = self._iterator is loader
         self._size: int | None = None
-        self._kept: list[Any] = []  # a batch that was looked at, not used
+        self._kept: list[tuple[int, Any]] = []  # looked at, not used; batches taken of this epoch, with each
         self._left_out = 0  # batches of other processes before the next one of ours
         self._every = 1
         self._checked: Callable[[Any], Any] = lambda batch: batch
@@ -42,8 +45,21 @@ class Batches:
     def peek(self) -> Any:
         """The next batch. It is looked at, not used up."""
         if not self._kept:
-            self._kept.append(next(self))
-        return self._kept[0]
+            batch = next(self)
+            self._kept.append((self._taken, batch))
+        return self._kept[0][1]
+
+    def ahead(self) -> list[Any]:
+        """The next batches, up to 512 samples or the end of the epoch. They are looked at, not used up."""
+        self.peek()
+        samples, numbers = 0, 0
+        while True:
+            last = self._kept[-1][1]
+            samples += batch_size(last) or AHEAD
+            numbers += sum(part.tensor.numel() for part in parts(last))
+            if samples >= AHEAD or numbers >= ROOM or (batch := self._next(_END)) is _END:
+                return [batch for _, batch in self._kept]
+            self._kept.append((self._taken, batch))
 
     def share(self, run: Engine, is_part: bool) -> None:
         """Take every n-th batch if n processes are given the same ones, unless the loader `is_part` of the data."""
@@ -70,15 +86,19 @@ class Batches:
             self._kept.clear()
 
     def __next__(self) -> Any:
-        if self._kept:
-            return self._kept.pop()
-        for _ in range(self._left_out):
-            self._full()
-        self._left_out = self._every - 1
-        return self._checked(move(self._full(), self._device))
+        return self._kept.pop(0)[1] if self._kept else self._next()
 
-    def _full(self) -> Any:
-        """The loader's next batch that is no smaller than its first."""
+    def _next(self, at_end: Any = None) -> Any:
+        """The next batch that is this process's."""
+        while (batch := self._full(at_end)) is not _END and self._left_out:
+            self._left_out -= 1
+        if batch is _END:
+            return batch
+        self._left_out = self._every - 1
+        return self._checked(move(batch, self._device))
+
+    def _full(self, at_end: Any = None) -> Any:
+        """The loader's next batch that is no smaller than its first; `at_end`, if given, where the epoch ends."""
         read = left_out = 0
         for may_begin_again in (not self.once, False):
             while left_out < MOST_LEFT_OUT and (batch := next(self._iterator, _END)) is not _END:
@@ -95,6 +115,9 @@ class Batches:
                 self._size = self._size or size
                 if size is None or size >= (self._size or 0):
                     return batch
+            if at_end is not None:
+                self._iterator, self._ended = iter(()), True
+                return at_end
             read += self._taken
             if not (may_begin_again and read) or left_out == MOST_LEFT_OUT:
                 break
@@ -137,7 +160,9 @@ class Batches:
     def keep_alike(self) -> None:
         """Refuse batches that differ from the next one in any of their tensors."""
         self._checked = self.steady(self._checked, "batch")
-        self._checked(self.peek())
+        self.peek()
+        for _, batch in self._kept:
+            self._checked(batch)
 
     def _differs(self, given: str, first: str) -> CoopInitError:
         ask = " Is the loader itself one batch? Then give [batch]." * isinstance(self._loader, tuple)
@@ -150,6 +175,7 @@ class Batches:
     def _begin(self) -> None:
         """Begin an epoch."""
         self._taken, self._randomness = 0, random_state(self._generators)  # batches of this epoch
+        self._ended = False  # whether it was looked at to its end, where samplers draw numbers, too
         try:
             self._iterator = iter(self._loader)
         except TypeError as error:
@@ -159,10 +185,10 @@ class Batches:
             ) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is; a batch that was looked at is to be taken again."""
-        kept = len(self._kept)
-        place = {"taken": self._taken - kept, "kept": kept, "size": self._size, "left_out": self._left_out}
-        return {**place, "randomness": self._randomness}
+        """Where the stream is; batches that were looked at are to be taken again."""
+        taken = self._kept[0][0] - 1 if self._kept else self._taken
+        place = {"taken": taken, "kept": len(self._kept), "size": self._size, "left_out": self._left_out}
+        return {**place, "randomness": self._randomness, "ended": self._ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Begin the same epoch (an iterator is taken to be a new one), and leave out the batches already taken."""
@@ -175,10 +201,15 @@ class Batches:
         logger.info("Leaving out %d batches that were taken before the interruption.", state["taken"] - self._taken)
         for _ in range(state["taken"] - self._taken):
             next(self._iterator, None)
-        self._taken, self._size, self._left_out = state["taken"], state["size"], state["left_out"]
+        self._taken, self._size = state["taken"], state["size"]
         self._randomness = state["randomness"]
-        if state["kept"]:
-            self._kept.append(move(self._full(), self._device))
+        for index in range(state["kept"]):
+            self._left_out = self._every - 1 if index else 0
+            batch = self._next()
+            self._kept.append((self._taken, batch))
+        if state["ended"]:
+            self._full(_END)
+        self._left_out = state["left_out"]
 
     def close(self) -> None:
         """Let go of the iterator and its workers."""

@@ -181,16 +181,6 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     return [f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"]
 
 
-def needs_batch(pair: Pair, x: Any, z: Any) -> bool:
-    """Whether D's score takes something from the batch beside x, such as labels: asked by giving it none."""
-    try:
-        with torch.no_grad():
-            pair.score(x, z, None)
-    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
-        return True  # errors of other kinds are not about what D was given
-    return False
-
-
 @contextmanager
 def _passes(what: str) -> Iterator[None]:
     """Say of an error inside which pass it was, and what to do about the usual ones."""

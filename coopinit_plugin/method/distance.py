@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.method.team import ALONE, Team
 
+WITHIN = 3  # elements lie further apart than samples: σ of all numbers would be twice the samples' own, or more
 WIDEST = 16_384  # elements of a sample that the projections see; more are sampled at random
 NEIGHBOUR = 3  # a sample reaches as far as to this neighbour
 
@@ -92,14 +93,26 @@ def _sorted(projections: Tensor) -> Tensor:
     return rows
 
 
-def sigmas(x: Any, team: Team = ALONE) -> list[float]:
-    """σ of each tensor of the samples.
+def sigmas(*batches: Any, team: Team = ALONE) -> list[float]:
+    """σ of each tensor of the samples, over all the batches.
+
+    All numbers of a tensor count alike, but for data whose elements lie further apart than the samples do (a constant
+    background, padding, columns of other units): there it is the spread of each element about its own mean.
 
     Args:
-        x: Samples, a tensor ``(N, ...)`` or a nest of such.
+        *batches: Samples, each a tensor ``(N, ...)`` or a nest of such, all of one form.
         team: The processes that share the samples.
     """
-    rows = team.gather(
-        torch.stack([torch.stack(torch.var_mean(leaf.float(), correction=0)) for leaf in tree_leaves(x)])
-    )
-    return (rows[:, :, 0].mean(0) + rows[:, :, 1].var(0, correction=0)).sqrt().tolist()
+    tensors = zip(*map(tree_leaves, batches), strict=True)
+    return [_sigma([leaf.float().flatten(1) for leaf in leaves], team) for leaves in tensors]
+
+
+def _sigma(batches: list[Tensor], team: Team) -> float:
+    centre, n = batches[0].mean(0), sum(len(x) for x in batches)
+    moments = [torch.stack([(x - centre).sum(0), (x - centre).square().sum(0)]) for x in batches]
+    first, second = torch.stack(moments).sum(0) / n  # of each element, about its mean in the first batch
+    means = centre + first
+    each = (second - first.square()).mean()
+    rows = team.gather(torch.stack([each, means.var(correction=0), means.mean()]))
+    within, between = rows[:, 0].mean(), rows[:, 1].mean() + rows[:, 2].var(correction=0)
+    return float((within if 0 < WITHIN * within < between else within + between).sqrt())

@@ -20,11 +20,15 @@ class Call:
         name: The submodule's name; empty for the network itself.
         module: The submodule.
         output: What it gave, ``None`` while it runs or if it failed.
+        shape: Of its first tensor argument, ``None`` if that is none.
+        dtype: Of the same.
     """
 
     name: str
     module: nn.Module
     output: Any = None
+    shape: tuple[int, ...] | None = None
+    dtype: torch.dtype | None = None
 
 
 @dataclass
@@ -58,6 +62,8 @@ def recorded(network: nn.Module) -> Iterator[Record]:
 
         def begin(module: nn.Module, given: Any, name: str = name) -> None:
             call = Call(name, module)
+            if given and isinstance(given[0], Tensor):
+                call.shape, call.dtype = tuple(given[0].shape), given[0].dtype
             running.append(call)
             record.begun.append(call)
 

@@ -1,0 +1,119 @@
+"""What is said of a batch that holds no data, or data that G's output does not match, with the line that mends it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from coopinit_plugin.calling.adapter import line, unclear
+from coopinit_plugin.calling.layers import one_hot_line
+from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.nests import Part, could_be_labels, describe, items
+
+MANY = 64  # tensors in a batch, without any data among them: nested lists that were collated number by number
+
+
+def no_data(batch: Any, named: list[Part]) -> CoopInitError:
+    """What is in a batch that holds nothing like data, and the line that makes data of it."""
+    if not named:
+        arrays = [f"torch.as_tensor({name})" for name in _arrays(batch)]
+        attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
+        seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
+        seen += " The DataLoader's default collate_fn makes tensors of arrays." * bool(arrays)
+        return unclear(seen, line(real=[*arrays, *attributes, 'batch["image"]'][0]))
+    seen = f"No data found in a batch: {_listed(named)}."
+    if len(named) > MANY:
+        how = 'dataset.with_format("torch"), or torch.tensor(...) in its __getitem__.'
+        ask = f"{seen} Nested Python lists, of which each number became a tensor? Let the dataset give tensors: {how}"
+        return unclear(ask, line(real="..."))
+    part = max(named, key=lambda part: (not could_be_labels(part), part.tensor.ndim))
+    name, x = part.name, part.tensor
+    countable = x.numel() > 0 and not x.is_complex()
+    low, high = (float(end) for end in torch.aminmax(x.to(torch.float64))) if countable else (0.0, 0.0)
+    if x.is_complex():
+        real = f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"
+        return unclear(f"{seen} They are complex; expected real numbers. As two channels:", line(real=real))
+    if x.is_floating_point():
+        stacked = f"torch.stack({name[: name.rindex('[')]})" if part.keys and len(named) > 1 else f"{name}.unsqueeze(1)"
+        return unclear(f"{seen} Expected (N, ...), N samples of at least one dimension each.", line(real=stacked))
+    if x.ndim >= 3 or x.dtype == torch.bool:
+        high = 255 if x.dtype == torch.uint8 else high
+        seen = f"The data are whole numbers ({_listed(named)}), here in the range [{low:g}, {high:g}]."
+        ask = f"{seen} Expected floating point in the range that G produces. How does your loop scale them?"
+        return unclear(ask, line(real=rescaled(f"{name}.float()", low, high, -1)))
+    if x.ndim == 2 and not could_be_labels(part):
+        rows = one_hot_line(f"{name}.long()", int(high) + 1)
+        ask = f"{seen} Are these ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
+        return unclear(ask, line(real=rows), line(real=f"{name}.float()"))
+    expected = "Expected a floating-point tensor (N, ...), such as images (N, C, H, W); these look like labels."
+    return unclear(f"{seen} {expected} Let the loader yield the data, too.", line(real="..."))
+
+
+def _listed(named: list[Part]) -> str:
+    """The tensors of a batch, as many as can be read."""
+    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named[:4])
+    return shown + (f"; ... ({len(named)} tensors in all)" if len(named) > 4 else "")
+
+
+def _arrays(nest: Any, name: str = "batch") -> Iterator[str]:
+    """What is no tensor but can be made one, as a user writes it."""
+    if hasattr(nest, "__array__"):
+        yield name
+    for key, value in items(nest).items():
+        yield from _arrays(value, f"{name}[{key!r}]")
+
+
+def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") -> CoopInitError:
+    """Why G's output cannot be compared with the data, and the line that mends it.
+
+    `single`: whether the data, tensors of the batch as it is, may be single samples.
+    """
+    gave = ", ".join(str(tuple(part.tensor.shape)) for part in made[:4]) or "no tensor"
+    have = ", ".join([f"{part.name} {tuple(part.tensor.shape)}" for part in data[:4]] + ["..."] * (len(data) > 4))
+    seen = f"G's output does not match the data: G gave {gave}, the loader gives {have}."
+    shape = made[0].tensor.shape[1:] if made else ()
+    samples = [part for part in data if single and part.tensor.ndim == len(shape)]
+    if len(samples) > 1:
+        whole = samples[0].name[: samples[0].name.rindex("[")]
+        if len({part.tensor.shape for part in samples}) == 1:
+            return unclear(f"{seen} A list of single samples?{tried}", line(real=f"torch.stack({whole})"))
+        sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {whole}"
+        ask = f"{seen} Samples of several sizes? Bring them to one, by Resize in the dataset, in a collate_fn or here."
+        return unclear(ask + tried, line(real=f"torch.stack([{sized}])"))
+    if samples and samples[0].tensor.shape == shape:
+        ask = f"{seen} Single samples? Make batches of them, e.g. by DataLoader(dataset, batch_size=64)."
+        return unclear(ask + tried, line(real=f"{samples[0].name}.unsqueeze(0)"))
+    reordered = next((body for ours in data for theirs in made if (body := _layout(ours, theirs))), None)
+    return unclear(
+        f"{seen} D compares the two, so their shapes must be the same. Resize or reorder the data, or G.{tried}",
+        line(real=reordered) if reordered else line(real="...", generate="..."),
+    )
+
+
+def _layout(ours: Part, theirs: Part) -> str | None:
+    """The data in the shape of G's output, as a user writes it, if they have as many numbers."""
+    have, want = tuple(ours.tensor.shape[1:]), tuple(theirs.tensor.shape[1:])
+    if math.prod(have) != math.prod(want):
+        return None
+    if len(want) == 1:
+        return f"{ours.name}.flatten(1)"
+    if len(have) == 2 and want == have[::-1]:
+        return f"{ours.name}.transpose(1, 2)"
+    if len(have) == 3 and want == (have[2], *have[:2]):
+        return f"{ours.name}.permute(0, 3, 1, 2)"
+    return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
+
+
+def rescaled(name: str, low: float, high: float, bottom: int) -> str:
+    """The data in [bottom, 1], as a user writes it: by the range of their type, or else by the range seen."""
+    top = next((top for top in (1, 255, 4095, 65535) if low >= 0 and high <= top), None)
+    if low >= -1 and high <= 1 and bottom == 0:
+        return f"({name} + 1) / 2"
+    if top is not None and bottom < 0:
+        return f"{name} * 2 - 1" if top == 1 else f"{name} / {top / 2:g} - 1"
+    if top is not None:
+        return f"{name} / {top}"
+    return f"({name} - ({low:g})) / {high - low:g}" + " * 2 - 1" * (bottom < 0)

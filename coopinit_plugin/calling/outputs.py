@@ -1,0 +1,101 @@
+"""Which part of D's output is the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coopinit_plugin.calling.adapter import line, unclear
+from coopinit_plugin.calling.sigmoid import is_probability
+from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.pair import per_sample
+from coopinit_plugin.nests import describe, get, items
+
+KEYS = ("logits", "logit", "score", "scores", "validity", "adv")  # of a dict, the score
+
+
+def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> tuple[Callable[[Any], Tensor], str]:
+    """Which part of D's output is the score, one number per sample: ``(pick, how)``, ``pick(out)`` is the score.
+
+    A tensor is; of a tuple the first element (heads of other tasks follow it); a list is one map per scale, whose means
+    are summed; a list of lists holds features whose last is the score. A dict tells by a single value or a known key.
+    If all data lie in [0, 1] (`unit`), a probability of each of their numbers may be a reconstruction.
+    """
+    where: list[tuple[Any, ...]] = [()]
+    how = "D(x)"
+    if isinstance(out, tuple) and out:
+        where, how = [(0,)], "D(x)[0], the first of a tuple"
+        for i, part in enumerate(out[1:], 1):  # a lone number, such as an auxiliary loss, is no rival
+            if isinstance(part, Tensor) and part.ndim and part.numel() >= n and is_score(part, n, shapes):
+                raise _which(out, f" (elements 0 and {i} could both be it; is one of them the score, or their sum?)")
+    elif isinstance(out, list) and out and all(isinstance(part, (list, tuple)) and part for part in out):
+        where, how = [(i, -1) for i in range(len(out))], f"sum over {len(out)} scales, the last of each"
+    elif isinstance(out, list) and out:
+        where, how = [(i,) for i in range(len(out))], f"sum of the means of D(x)'s {len(out)} scales"
+    elif isinstance(out, Mapping):
+        tensors = [key for key, value in out.items() if isinstance(value, Tensor)]
+        known = ["adv_output"] if "adv_output" in tensors else [key for key in KEYS if key in tensors]
+        for key in [keys[0] for keys in (known, tensors) if len(keys) == 1]:  # a single value goes before a known key
+            where, how = [(key,)], f"D(x)[{key!r}]"
+    for keys in where:
+        f, name = get(out, keys), "D(x)" + "".join(f"[{key!r}]" for key in keys)
+        if not isinstance(f, Tensor):
+            raise _which(out)
+        if unit or keys or not is_probability(f) or f.ndim != 3 or f.shape[-1] != 1:
+            one_number(f, n, shapes, name, out)
+        if isinstance(out, list) and is_probability(f):
+            raise _which(out, f" ({name} is a probability; each one's logit is torch.logit(p, 1e-6))")
+    if isinstance(out, list):
+        return (lambda out: _sum_of_means([get(out, keys) for keys in where], n)), how
+    return (lambda out: get(out, where[0])), how
+
+
+def _sum_of_means(maps: list[Tensor], n: int) -> Tensor:
+    scores = [per_sample(part, n) for part in maps]
+    return torch.stack([score if score.numel() == n else score.mean().expand(n) for score in scores]).sum(0)
+
+
+def is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
+    """Whether f is one number a sample, a patch map or a score per time step."""
+    inner = tuple(f.shape[1:])
+    if not f.is_floating_point() or 0 in f.shape:
+        return False
+    if all(size == 1 for size in inner):  # also batch means, packed samples and patches that were flattened
+        return f.ndim == 0 or f.numel() % n == 0 or n % f.shape[0] == 0
+    if f.shape[0] != n or inner in data_shapes:
+        return False
+    series = [shape for shape in data_shapes if len(shape) == 2]
+    if len(inner) == 1:
+        return any(inner[0] in shape for shape in series)
+    return inner[0] == 1 or (len(inner) == 2 and inner[1] == 1 and bool(series))
+
+
+def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str, beside: Any = None) -> None:
+    """Refuse what is not the score alone; if one of those `beside` it is, that is suggested."""
+    if is_score(f, n, data_shapes):
+        return
+    if not f.is_floating_point():
+        raise _which(f, f" ({name} is {describe(f)}, no floating-point score)")
+    lines = [line(score=f"{name}.flatten(1).mean(1)")]
+    if n in f.shape[1:] and f.shape[0] != n:  # scales or time steps first
+        seen = f"{name} has shape {tuple(f.shape)}: not the {n} samples come first, but {f.shape[0]} scales or steps."
+        later = "" if f.ndim == 2 else f".movedim({f.shape.index(n)}, 0).flatten(1)"
+        raise unclear(seen, line(score=f"{name}{later or '.sum(0)'}{later and '.mean(1)'}"))
+    if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
+        lines = [line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"), *lines]
+    scores = [key for key, part in items(beside).items() if isinstance(part, Tensor) and is_score(part, n, data_shapes)]
+    if len(scores) == 1:
+        lines = [line(score=f"D(x)[{scores[0]!r}]")]
+    seen = f"D gives {f.numel() // max(len(f), 1)} numbers per sample, {name} of shape {tuple(f.shape)}"
+    raise unclear(f"{seen}: scores to average, classes of which one counts, or a reconstruction?", *lines)
+
+
+def _which(out: Any, why: str = "") -> CoopInitError:
+    """The question which part of D's output is the score; a part of one number a sample is suggested."""
+    named = items(out)
+    single = [key for key, f in named.items() if isinstance(f, Tensor) and f.ndim and f.numel() == f.shape[0]]
+    asked = f"Which part of D's output is the score? D(x) gave {describe(out)}{why}."
+    return unclear(asked, line(score=f"D(x)[{[*single, *named, 0][0]!r}]"))
