@@ -1,0 +1,126 @@
+"""One reading of a run, and the alarms that a series of readings raises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.nests import describe
+from coopinit_plugin.trial.measures import Measured
+
+COLLAPSED = 0.15  # of the data's diversity
+LIVELY = 0.4  # a diversity from which a fall to the above needs no patience
+PATIENCE = 16  # readings that a diversity which was never high may stay low
+RISING = 1.15  # the newer half of them over the older one: it is on its way
+END = 0.75  # of a budget; the readings from here on are a run's end
+FAR = 3.0  # times the smallest distance so far, and as many σ
+DEAD = 1e-6  # standard deviation of D's scores over their size
+TELLS_APART = 0.8  # probability that D scores a training sample above a held-back one
+
+
+@dataclass(frozen=True)
+class Reading(Measured):
+    """A measurement, with D's scores at the time.
+
+    Attributes:
+        step: Iteration of the adversarial loop.
+        cost: What the run had cost by then, the warm-up included, as a share of its budget; NaN outside a pilot.
+        real_score: D's mean score of training samples, ``None`` if not given, as the others.
+        fake_score: Of generated ones.
+        held_score: Of real samples that D was not trained on.
+        score_std: Standard deviation of D's scores.
+        known: Probability that D scores a training sample above a held-back one; one half if it knows none by heart.
+        warnings: What was wrong, in words.
+    """
+
+    step: int
+    cost: float = math.nan
+    real_score: float | None = None
+    fake_score: float | None = None
+    held_score: float | None = None
+    score_std: float | None = None
+    known: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Plain floats for a tracker: ``accelerator.log(reading.row)``."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("step", "warnings")}
+        return {f"watch/{name}": value for name, value in values.items() if value is not None and value == value}
+
+
+def scores(**given: Tensor | None) -> dict[str, Any]:
+    """D's scores of ``real``, ``fake`` and ``held`` samples, summed up for a reading."""
+    flat = {name: _flat(name, f) for name, f in given.items() if f is not None}
+    found: dict[str, Any] = {f"{name}_score": float(f.mean()) for name, f in flat.items()}
+    if flat:
+        found["score_std"] = float(torch.cat(list(flat.values())).std(correction=0))
+    if "real" in flat and "held" in flat:
+        above = flat["real"][:, None] - flat["held"]
+        found["known"] = float((above > 0).float().mean() + (above == 0).float().mean() / 2)
+    return found
+
+
+def _flat(name: str, f: Any) -> Tensor:
+    if not isinstance(f, Tensor) or not f.numel():
+        raise CoopInitError(f"{name}_score is {describe(f)}; expected D's output for the samples, a tensor.")
+    return f.detach().float().flatten().cpu()
+
+
+def alarms(readings: Sequence[Reading]) -> dict[str, str]:
+    """What is wrong at the newest reading: the alarm's name, and what to say."""
+    found = {"divergence": _diverged(readings), "collapse": _collapsed(readings), "dead D": _dead(readings[-1])}
+    found["memorising"] = _memorising(readings)
+    return {name: words for name, words in found.items() if words}
+
+
+def _collapsed(readings: Sequence[Reading]) -> str:
+    """Diversity has fallen, or has stayed low without rising."""
+    seen = [(reading.step, reading.diversity) for reading in readings if math.isfinite(reading.diversity)]
+    if len(seen) < 2 or max(d for _, d in seen[-2:]) >= COLLAPSED:
+        return ""
+    now, peak = seen[-1][1], max(range(len(seen)), key=lambda i: seen[i][1])
+    told = f"the samples' diversity {{}} {max(now, 0.01):.0%} of the data's {{}} {{}} steps; collapse"
+    if seen[peak][1] >= LIVELY:
+        high = max(i for i, (_, d) in enumerate(seen) if d >= LIVELY)
+        return told.format("fell to", "in", seen[-1][0] - seen[high][0])
+    low = next(i for i in range(len(seen), 0, -1) if i == 1 or seen[i - 2][1] >= COLLAPSED) - 1
+    if len(seen) - low < PATIENCE:
+        return ""
+    newest = [d for _, d in seen[-PATIENCE:]]
+    older, newer = sum(newest[: PATIENCE // 2]), sum(newest[PATIENCE // 2 :])
+    return "" if newer > RISING * older else told.format("is at", "and has not risen for", seen[-1][0] - seen[low][0])
+
+
+def _diverged(readings: Sequence[Reading]) -> str:
+    now = readings[-1]
+    scored = [f for f in (now.real_score, now.fake_score, now.held_score) if f is not None]
+    if not all(map(math.isfinite, [now.distance, *scored])):
+        return "the samples or D's scores are not finite any more; the run has diverged"
+    best = min((reading.distance for reading in readings if math.isfinite(reading.distance)), default=0)
+    if now.distance > FAR * max(best, 1):
+        return f"the samples moved away to {now.distance:.2g} σ from the data, after {best:.2g} σ; divergence"
+    return ""
+
+
+def _dead(now: Reading) -> str:
+    size = max((abs(f) for f in (now.real_score, now.fake_score) if f is not None), default=0)
+    if now.score_std is None or now.fake_score is None or now.score_std > DEAD * max(size, 1e-3):
+        return ""
+    return f"D gives every sample the same score, {now.fake_score:.3g}: it is dead, and G learns nothing from it"
+
+
+def _memorising(readings: Sequence[Reading]) -> str:
+    known = [reading.known for reading in readings[-2:] if reading.known is not None]
+    if len(known) < 2 or min(known) < TELLS_APART:
+        return ""
+    return (
+        f"D scores training samples above real ones that it has not seen in {known[-1]:.0%} of pairs: it knows them "
+        "by heart"
+    )
