@@ -34,8 +34,8 @@ class Measured:
         recall: Share of real samples that lie among generated ones.
         density: How many real neighbourhoods a generated sample lies in, over those it could (Naeem et al. 2020).
         coverage: Share of real samples with a generated one in their neighbourhood.
-        diversity: Effective number of different samples, over that of as many real ones: order-2 Vendi score (Friedman
-            and Dieng 2023), Gaussian kernel as wide as a real sample is from its neighbour. At most 1, as for real data.
+        diversity: Effective number of different samples over that of as many real ones, at most 1: order-2 Vendi score
+            (Friedman and Dieng 2023) with a Gaussian kernel as wide as a real sample is from its neighbour.
     """
 
     distance: float

@@ -7,7 +7,7 @@ import math
 import struct
 import zlib
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,16 +16,13 @@ from coopinit_plugin._version import __version__
 from coopinit_plugin.trial.drawing import COLOURS, CURVES
 from coopinit_plugin.trial.run import Run
 
-if TYPE_CHECKING:
-    from coopinit_plugin.trial.report import PilotReport
-
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 190, 34, 22, 8  # of a curve's picture
 SHOWN = 36  # images, or series and vectors, in a panel
 POINTS = 400  # in the plane
 
 
-def page(report: PilotReport) -> str:
-    """Fill the template report.html."""
+def page(report: Any) -> str:
+    """Fill the template report.html with a PilotReport."""
     import jinja2  # comes with torch
 
     source = resources.files("coopinit_plugin.trial").joinpath("report.html").read_text(encoding="utf-8")
@@ -40,17 +37,18 @@ def page(report: PilotReport) -> str:
         panels=[(title, markup(picture)) for title, picture in panels(report)],
         css={arm: arm.replace(" ", "-") for arm in COLOURS},
         measuring=sum(run.measuring for run in report.runs) / max(sum(run.seconds for run in report.runs), 1e-9),
-        said=_said,
+        said=said,
     )
 
 
-def _said(value: Any) -> str:
-    from coopinit_plugin.trial.report import said
+def said(value: Any) -> str:
+    """A value of a table, as it is shown."""
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
 
-    return said(value)
 
-
-def curve(report: PilotReport, name: str, ideal: float) -> str:
+def curve(report: Any, name: str, ideal: float) -> str:
     """One measure of every run over the budget, as SVG whose colours the page's style sets."""
     real = getattr(report.real, name)
     values = [getattr(r, name) for run in report.runs for r in run.readings] + [ideal, real]
@@ -91,7 +89,7 @@ def _round_up(value: float) -> float:
     return next((step * scale for step in (1, 1.2, 1.5, 2, 3, 5, 8, 10) if step * scale >= value), value)
 
 
-def panels(report: PilotReport) -> list[tuple[str, str]]:
+def panels(report: Any) -> list[tuple[str, str]]:
     """(Title, picture) of the real data and of each start's run whose end is the median one."""
     if report.samples is None:
         return []

@@ -30,7 +30,7 @@ class Reading(Measured):
 
     Attributes:
         step: Iteration of the adversarial loop.
-        cost: What the run had cost by then, the warm-up included, as a share of its budget; NaN outside a pilot.
+        cost: What the run had cost by then, the warm-up included, as a share of its budget; 0 outside a pilot.
         real_score: D's mean score of training samples, ``None`` if not given, as the others.
         fake_score: Of generated ones.
         held_score: Of real samples that D was not trained on.
@@ -40,7 +40,7 @@ class Reading(Measured):
     """
 
     step: int
-    cost: float = math.nan
+    cost: float = 0.0
     real_score: float | None = None
     fake_score: float | None = None
     held_score: float | None = None
@@ -51,7 +51,7 @@ class Reading(Measured):
     @property
     def row(self) -> dict[str, float]:
         """Plain floats for a tracker: ``accelerator.log(reading.row)``."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("step", "warnings")}
+        values = {name: value for name, value in asdict(self).items() if name not in ("step", "cost", "warnings")}
         return {f"watch/{name}": value for name, value in values.items() if value is not None and value == value}
 
 

@@ -20,7 +20,7 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.trial.drawing import draw_curves
 from coopinit_plugin.trial.measures import Measured
-from coopinit_plugin.trial.page import page
+from coopinit_plugin.trial.page import page, said
 from coopinit_plugin.trial.run import ARMS, Run
 from coopinit_plugin.trial.verdict import Verdict, decide
 
@@ -148,13 +148,6 @@ class PilotReport:
         except CoopInitError as error:
             logger.warning("Saved without a picture. %s", error)
         return folder / PAGE
-
-
-def said(value: Any) -> str:
-    """A value of a table, as it is shown."""
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    return str(value)
 
 
 def _median(values: Any) -> float:
