@@ -31,7 +31,7 @@ def page(report: Any) -> str:
     curves = [(title, markup(curve(report, name, real))) for name, (title, real) in CURVES.items()]
     return environment.from_string(source).render(
         report=report,
-        verdict=report.verdict,
+        verdict=report.decision,
         version=__version__,
         curves=curves,
         panels=[(title, markup(picture)) for title, picture in panels(report)],

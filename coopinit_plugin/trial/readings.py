@@ -16,8 +16,9 @@ from coopinit_plugin.trial.measures import Measured
 
 COLLAPSED = 0.15  # of the data's diversity
 LIVELY = 0.4  # a diversity from which a fall to the above needs no patience
-PATIENCE = 16  # readings that a diversity which was never high may stay low
-RISING = 1.15  # the newer half of them over the older one: it is on its way
+PATIENCE = 16  # readings without progress that a run may take before it has got anywhere
+RISING = 1.15  # the newer half of them over the older one: the run is on its way
+LOST = 0.15  # an energy coefficient: the samples are not near the data
 END = 0.75  # of a budget; the readings from here on are a run's end
 FAR = 3.0  # times the smallest distance so far, and as many σ
 DEAD = 1e-6  # standard deviation of D's scores over their size
@@ -81,21 +82,31 @@ def alarms(readings: Sequence[Reading]) -> dict[str, str]:
 
 
 def _collapsed(readings: Sequence[Reading]) -> str:
-    """Diversity has fallen, or has stayed low without rising."""
-    seen = [(reading.step, reading.diversity) for reading in readings if math.isfinite(reading.diversity)]
-    if len(seen) < 2 or max(d for _, d in seen[-2:]) >= COLLAPSED:
+    """Diversity has fallen; or it has stayed low, or the samples far from the data, and neither gets better."""
+    seen = [reading for reading in readings if math.isfinite(reading.distance)]
+    if len(seen) < 2:
         return ""
-    now, peak = seen[-1][1], max(range(len(seen)), key=lambda i: seen[i][1])
-    told = f"the samples' diversity {{}} {max(now, 0.01):.0%} of the data's {{}} {{}} steps; collapse"
-    if seen[peak][1] >= LIVELY:
-        high = max(i for i, (_, d) in enumerate(seen) if d >= LIVELY)
-        return told.format("fell to", "in", seen[-1][0] - seen[high][0])
-    low = next(i for i in range(len(seen), 0, -1) if i == 1 or seen[i - 2][1] >= COLLAPSED) - 1
-    if len(seen) - low < PATIENCE:
+    low = max(1, round(100 * seen[-1].diversity))
+    lively = [reading.step for reading in seen if reading.diversity >= LIVELY]
+    if lively and max(reading.diversity for reading in seen[-2:]) < COLLAPSED:
+        return f"the samples' diversity fell to {low}% of the data's in {seen[-1].step - lively[-1]} steps; collapse"
+    newest = seen[-PATIENCE:]
+    steps = newest[-1].step - newest[0].step
+    (diversity, more_diverse), (energy, more_energy) = (_mean_and_trend(newest, n) for n in ("diversity", "energy"))
+    if len(newest) < PATIENCE or more_diverse > RISING or more_energy < 1 / RISING:
         return ""
-    newest = [d for _, d in seen[-PATIENCE:]]
-    older, newer = sum(newest[: PATIENCE // 2]), sum(newest[PATIENCE // 2 :])
-    return "" if newer > RISING * older else told.format("is at", "and has not risen for", seen[-1][0] - seen[low][0])
+    if diversity < COLLAPSED:
+        return f"the samples' diversity is at {low}% of the data's and has not risen for {steps} steps; collapse"
+    if energy > LOST:
+        return f"the samples are {seen[-1].distance:.2g} σ from the data and have come no closer in {steps} steps"
+    return ""
+
+
+def _mean_and_trend(readings: Sequence[Reading], name: str) -> tuple[float, float]:
+    """The mean of a measure, and its newer half's over its older half's."""
+    values = [getattr(reading, name) for reading in readings]
+    half = len(values) // 2
+    return sum(values) / len(values), (sum(values[-half:]) + 1e-9) / (sum(values[:half]) + 1e-9)
 
 
 def _diverged(readings: Sequence[Reading]) -> str:

@@ -49,9 +49,19 @@ class PilotReport:
     samples: Tensor | None = field(default=None, compare=False, repr=False)
 
     @cached_property
-    def verdict(self) -> Verdict:
-        """What to do: ``verdict.kind``, ``verdict.words``, ``verdict.notes``."""
+    def decision(self) -> Verdict:
+        """What to do, with what else is to be known: ``print(report.decision)``."""
         return decide(self.runs, self.config)
+
+    @property
+    def verdict(self) -> str:
+        """What to do, in words, and what that rests on."""
+        return self.decision.words
+
+    @property
+    def kind(self) -> str:
+        """The verdict in a word: "use", "hand-over", "no benefit", "harm", "unclear" or "nothing worked"."""
+        return self.decision.kind
 
     @property
     def arms(self) -> list[str]:
@@ -112,7 +122,7 @@ class PilotReport:
         table = "\n".join(
             "  ".join(f"{row[name]:<{width}}" for name, width in widths.items()).rstrip() for row in lines
         )
-        return f"{self.verdict}\n\n{table}"
+        return f"{self.decision}\n\n{table}"
 
     def to_html(self) -> str:
         """One page that loads nothing from outside."""
@@ -125,7 +135,7 @@ class PilotReport:
             CoopInitError: if matplotlib is not installed or the file cannot be written.
         """
         curves = {f"{run.arm} {run.seed}": [(r.cost, r) for r in run.readings] for run in self.runs}
-        return draw_curves(Path(path), curves, "share of the budget, the warm-up included", self.verdict.words)
+        return draw_curves(Path(path), curves, "share of the budget, the warm-up included", self.verdict)
 
     def save(self, folder: str | Path) -> Path:
         """Write report.html, pilot.csv and, if matplotlib is installed, pilot.png; returns the page's path."""

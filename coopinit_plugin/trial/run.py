@@ -21,7 +21,7 @@ from coopinit_plugin.host.randomness import seed_all
 from coopinit_plugin.nests import first_line
 from coopinit_plugin.trial.gauge import Clock, Gauge, Plan
 from coopinit_plugin.trial.making import made
-from coopinit_plugin.trial.readings import COLLAPSED, END, Reading
+from coopinit_plugin.trial.readings import COLLAPSED, END, LOST, Reading
 from coopinit_plugin.warmup import warm_start
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ ARMS = ("random", "hand-over", "warm start")
 CHARGE = 2  # adversarial iterations that a cooperative one counts as, if the budget is in iterations; measured: 1 to 2
 HANDOVER = 8  # those that a hand-over counts as
 LONGEST = 0.5  # of a run's budget may go into the warm-up
-LOST = 0.15  # an energy coefficient: a run that ends above is not near the data
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,10 @@ def test_the_arms_run_in_turn_at_the_same_cost(report):
 
 def test_the_verdict_in_words_and_as_a_table(report):
     told = str(report[0])
-    assert report[0].verdict.words in told
+    assert report[0].verdict in told
     assert re.search(r"^start +usable +distance", told, re.MULTILINE)
     assert re.search(r"^warm start +\d of 2", told, re.MULTILINE)
-    assert report[0].verdict.kind in ("use", "hand-over", "no benefit", "harm", "unclear", "nothing worked")
+    assert report[0].kind in ("use", "hand-over", "no benefit", "harm", "unclear", "nothing worked")
 
 
 class _Links(HTMLParser):
@@ -146,7 +146,7 @@ def test_a_step_that_fails_in_one_run_costs_that_run_only():
     report = pilot(make, data(), breaks, **SHORT)
     assert [run.status == "failed" for run in report.runs] == [False, True, False]
     assert report.runs[1].error == "train_step failed: ValueError: boom"
-    assert any("1 of 3 runs say nothing: train_step failed: ValueError: boom" in note for note in report.verdict.notes)
+    assert any("1 of 3 runs say nothing: train_step failed: ValueError: boom" in note for note in report.decision.notes)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
