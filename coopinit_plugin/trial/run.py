@@ -135,7 +135,7 @@ def run_once(plan: Plan, arm: str, seed: int, budget: float, tick: Callable[[flo
             gauge.read_if_due(iterations)
             tick(clock.share)
         gauge.read(told["iterations"])
-        told |= {"measuring": gauge.seconds, "samples": gauge.samples(), "status": judged(readings)}
+        told |= {"measuring": gauge.seconds, "samples": gauge.samples, "status": judged(readings)}
     except Diverged as raised:
         told |= {"status": "diverged", "error": str(raised)}
     except Exception as raised:

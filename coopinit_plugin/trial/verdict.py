@@ -16,6 +16,8 @@ SURE = 0.95  # posterior probability that one start fails more often than the ot
 LIKELY = 0.8  # one that is worth more seeds
 MATTERS = 1.15  # times closer to the data at the end; less is not worth a warm-up
 STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83)  # 95 % quantiles for 1 to 9 degrees of freedom
+HEAVY = 0.2  # of the budget in the warm-up; a real run is longer
+KINDS = {"better": "use", "worse": "harm", "perhaps": "unclear", "same": "no benefit"}
 AS_GOOD = 1.05  # times the distance at the random start's end: as good as that
 LOSSES = {"collapsed": "collapsed", "far": "stayed far from the data", "diverged": "diverged", "refused": "was refused"}
 
@@ -112,27 +114,26 @@ def decide(runs: Sequence[Run], config: WarmStartConfig) -> Verdict:
         words = f"No start came to anything here: {_lost(runs, random)}. {SHORT}"
         return Verdict("nothing worked", words, _notes(runs, ours))
     if hand.says == "better" and (more.says != "better" or ours == hand_over):
-        kind, words = (
-            "hand-over",
-            f"Hand-over alone does as much here, in {_seconds(runs, hand_over)}. {_against(runs, hand, hand_over)}",
-        )
-        call = f"Use `{_call(config, iterations=0)}`{_saving(hand)}."
+        kind, arm, seen = "hand-over", hand_over, hand
     else:
-        kind = {"better": "use", "worse": "harm", "perhaps": "unclear", "same": "no benefit"}[pays.says]
-        words, call = _against(runs, pays, ours), ""
-        share = median(run.warm_share for run in runs if run.arm == ours)
-        if kind == "use":
-            call = f"Use `{_call(config)}`{_saving(pays)}."
-        elif kind == "harm":
-            call = "Do not use it here."
-        elif kind == "unclear":
-            call = "That may be chance: run more seeds."
-        else:
-            words, call = (
-                f"No measurable benefit; the warm-up cost {share:.0%} of the budget. {words}",
-                "It does not pay here.",
-            )
-    return Verdict(kind, f"{words} {call}".strip(), _notes(runs, ours))
+        kind, arm, seen = KINDS[pays.says], ours, pays
+    share = median(run.warm_share for run in runs if run.arm == ours)
+    if kind == "harm" and share > HEAVY and pays.fails_more > 1 - SURE:
+        kind = "no benefit"  # its own cost is what the runs lack
+    before, after = {
+        "hand-over": (
+            f"Hand-over alone does as much here, in {_seconds(runs, hand_over)}. ",
+            f" Use `{_call(config, iterations=0)}`{_saving(hand)}.",
+        ),
+        "use": ("", f" Use `{_call(config)}`{_saving(pays)}."),
+        "harm": ("", " Do not use it here."),
+        "unclear": ("", " That may be chance: run more seeds."),
+        "no benefit": (
+            f"No measurable benefit; the warm-up cost {share:.0%} of the time. ",
+            " It does not pay here.",
+        ),
+    }[kind]
+    return Verdict(kind, f"{before}{_against(runs, seen, arm)}{after}", _notes(runs, ours))
 
 
 SHORT = "Give the runs more time (minutes= or iterations=), or mend the training first"

@@ -52,7 +52,7 @@ def test_no_benefit():
     near = [0.21, 0.20, 0.20, 0.20, 0.21]
     verdict = decide(runs(random=SPREAD, hand_over=SPREAD, warm=near), CONFIG)
     assert verdict.kind == "no benefit"
-    assert verdict.words.startswith("No measurable benefit; the warm-up cost 0% of the budget.")
+    assert verdict.words.startswith("No measurable benefit; the warm-up cost 0% of the time.")
     assert "90 % interval" in verdict.words
 
 
