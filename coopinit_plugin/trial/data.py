@@ -38,7 +38,8 @@ class Subset:
 
     def __iter__(self) -> Iterator[Any]:
         if self._whole is None:
-            yield from (self._batches[index] for index in torch.randperm(len(self._batches)).tolist())
+            for index in torch.randperm(len(self._batches)).tolist():
+                yield tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, self._batches[index])
         else:
             yield from (
                 self._rows(chosen) for chosen in torch.split(torch.randperm(self._count), self._size)[: len(self)]

@@ -167,7 +167,7 @@ def _run_all(
                     f"train_step takes {step:.2g} s, but a run has {max(budget, 0):.2g} s, for {len(arms)} starts with "
                     f"{len(seeds)} seeds share the time. Give at least minutes={least:.2g}, or fewer seeds."
                 )
-            budget = next(iter(there.values()), budget)  # equal for all of a seed
+            budget = next(iter(there.values()), max(budget, FEWEST_STEPS * step))  # equal for all of a seed
             for arm in (arm for arm in arms if arm not in there):
                 bar.set_postfix_str(f"seed {seed}, {arm}")
                 done = len(store.runs)

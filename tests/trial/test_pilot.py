@@ -132,6 +132,26 @@ def test_the_hand_over_alone_needs_no_third_arm():
     assert report.lengths == []
 
 
+def test_a_step_that_works_in_place_on_its_batch_spoils_nothing():
+    named = [{"x": x, "name": ["a"] * len(x)} for x, _ in data()]
+    before = [batch["x"].clone() for batch in named]
+
+    def scales(G, D, batch, *adams):
+        return step(G, D, [batch["x"].mul_(2)], *adams)
+
+    pilot(make, named, scales, **SHORT)
+    assert all(torch.equal(batch["x"], x) for batch, x in zip(named, before, strict=True))
+
+
+def test_resumed_when_the_time_is_over(tmp_path):
+    timed = {"seeds": 1, "handover": "logistic", "progress": False, "output_dir": tmp_path}
+    pilot(make, data(), step, minutes=0.1, **timed)
+    (tmp_path / "runs" / "0-warm-start.pt").unlink()
+    report = pilot(make, data(), step, minutes=0.01, **timed, resume=True)
+    assert [run.arm for run in report.runs] == list(ARMS)
+    assert len({run.budget for run in report.runs}) == 1
+
+
 # --- what fails in a run is part of the report
 
 
