@@ -12,6 +12,9 @@ inspect                how G and D are called, as a table; changes nothing
 Adapter                how G and D are called, where it has to be said
 infer_sign             whether D is high on real samples, asked of your own loss
 presets                ready adapters for well-known codebases
+pilot                  is it worth it here? your own training step from three starts, at the same cost, and a verdict
+PilotReport            what it found; printed, saved as a page, a picture and a table
+Watch                  for the adversarial loop that follows: measures it, and warns of collapse in words
 SlicedWasserstein      the distance between samples and data that the warm-up stops by
 CoopInitError          the one error: what was given, what was expected, what to try next
 """
@@ -25,17 +28,23 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
+from coopinit_plugin.trial.pilot import pilot
+from coopinit_plugin.trial.report import PilotReport
+from coopinit_plugin.trial.watch import Watch
 from coopinit_plugin.warmup import warm_start
 
 __all__ = [
     "Adapter",
     "CoopInitError",
+    "PilotReport",
     "SlicedWasserstein",
     "StepReport",
     "WarmStart",
     "WarmStartConfig",
+    "Watch",
     "infer_sign",
     "inspect",
+    "pilot",
     "presets",
     "warm_start",
 ]

@@ -23,6 +23,8 @@ from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.result.card import table
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.warm_start import WarmStart
+from coopinit_plugin.trial.pilot import pilot
+from coopinit_plugin.trial.report import PAGE
 from coopinit_plugin.warmup import warm_start
 
 PAIR = "a function of yours that makes networks and data, see below"
@@ -32,6 +34,7 @@ PAIR is module:function or path/file.py:function, of yours, that returns (G, D, 
   coopinit inspect nets.py:make                 how are G and D called? changes nothing
   coopinit warm-start nets.py:make -o init --set handover=hinge
   coopinit show init                            what came out
+  coopinit pilot nets.py:trial --minutes 10     is it worth it? trial returns (make, loader, train_step)
   coopinit push init user/dcgan-init --private
 """
 
@@ -78,6 +81,14 @@ def _parser() -> _Parser:
     add("-o", "--output", metavar="DIR", required=True, help="folder to save in")
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a field of WarmStartConfig; may be repeated")
     add("--resume", action="store_true", help="go on from the checkpoint that an interrupted warm-up left in DIR")
+    add = command(_pilot, "pilot", "Is it worth it here? Your own step from three starts, at the same cost.")
+    add("pair", metavar="TRIAL", help="a function that returns (make, loader, train_step), or those and an adapter")
+    add("--minutes", type=float, help="of the whole pilot; 10 if --iterations is not given")
+    add("--iterations", type=int, help="of each run, instead of --minutes")
+    add("--seeds", type=int, default=5, help="how many; 5 by default")
+    add("-o", "--output", metavar="DIR", default="pilot", help="folder for the runs and the report; pilot by default")
+    add("--set", metavar="NAME=VALUE", action="append", default=[], help="a field of WarmStartConfig; may be repeated")
+    add("--resume", action="store_true", help="go on with the runs that DIR lacks")
     add = command(_push, "push", "Push a saved warm start to the Hugging Face Hub.")
     add("folder", metavar="DIR", help="folder that warm-start or save_pretrained wrote")
     add("repo", metavar="REPO", help="user/name; made if it does not exist")
@@ -116,6 +127,20 @@ def _warm_start(asked: Any) -> None:
     print(f"\nIn your script: coopinit_plugin.WarmStart.from_pretrained({str(folder)!r}).load_into(G, D)")
 
 
+def _pilot(asked: Any) -> None:
+    config = WarmStartConfig(**_settings(asked.set))
+    make, loader, train_step, adapter = _pair(asked.pair, "(make, loader, train_step)")
+    minutes = 10.0 if asked.minutes is None and asked.iterations is None else asked.minutes
+    amount: Any = {"minutes": minutes, "iterations": asked.iterations, "seeds": asked.seeds}
+    options: Any = {"output_dir": asked.output, "resume": asked.resume, "config": config, "adapter": adapter}
+    try:
+        print(pilot(make, loader, train_step, **amount, **options))
+    except KeyboardInterrupt:
+        again = shlex.join(["coopinit", *asked.line, *([] if asked.resume else ["--resume"])])
+        raise KeyboardInterrupt(f"the runs that had ended are in {asked.output}: go on with {again}") from None
+    print(f"\nThe whole report: {Path(asked.output) / PAGE}")
+
+
 def _push(asked: Any) -> None:
     if not os.path.isdir(asked.folder):
         raise CoopInitError(f"{asked.folder} is no folder. Make one: coopinit warm-start PAIR -o {asked.folder}")
@@ -133,7 +158,7 @@ def _show(asked: Any) -> None:
         print(f"\nDrawn: {result.plot(asked.plot)}")
 
 
-def _pair(name: str) -> tuple[Any, ...]:
+def _pair(name: str, expected: str = "(G, D, loader)") -> tuple[Any, ...]:
     """G, D, the loader and the adapter, if there is one, as the user's function of that name returns them."""
     place, _, function = name.rpartition(":")
     path, is_file = Path(place), place.endswith(".py")
@@ -147,11 +172,11 @@ def _pair(name: str) -> tuple[Any, ...]:
     module = _theirs(f"{place} cannot be imported", importlib.import_module, path.stem if is_file else place)
     made = getattr(module, function, None)
     if not callable(made):
-        raise CoopInitError(f"{function} does not exist in {place} or is no function. It is to return (G, D, loader).")
+        raise CoopInitError(f"{function} does not exist in {place} or is no function. It is to return {expected}.")
     pair = _theirs(f"{name} failed", made)
     if not isinstance(pair, (tuple, list)) or len(pair) not in (3, 4):
         kind = type(pair).__name__ + (f" of {len(pair)}" if isinstance(pair, (tuple, list)) else "")
-        raise CoopInitError(f"{name} returned a {kind}; expected (G, D, loader), or (G, D, loader, adapter).")
+        raise CoopInitError(f"{name} returned a {kind}; expected {expected}, or {expected[:-1]}, adapter).")
     return (*pair, None)[:4]
 
 

@@ -30,7 +30,8 @@ FLOORS = (
     ("host",),
     ("result",),
     ("finite", "cost", "state", "loop", "handing_over"),
-    ("warmup", "pilot", "dry_run"),
+    ("warmup", "dry_run"),
+    ("trial",),
     ("cli", "__init__", "__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -15,11 +15,11 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from coopinit_plugin.trial.measures import fidelity
 from examples.helpers import digits
 from examples.study import cost, figures, once, report, tasks
 from examples.study.__main__ import main
 from examples.study.arms import ARMS
-from examples.study.fidelity import fidelity
 from examples.study.objectives import OBJECTIVES
 from examples.study.plans import PARTS, Plan, Setting, plans
 from examples.study.summaries import Median, kept_from, late, paired

@@ -34,19 +34,21 @@ class SlicedWasserstein:
     def __init__(self, x: Any, scale: list[float] | None = None, directions: int = 128, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._scale = scale if scale is not None else sigmas(x)
-        flat = self._flat(x)
-        width = flat.shape[1]
-        self._chosen: Tensor | None = None
+        leaves = tree_leaves(x)
+        device, ends = leaves[0].device, torch.tensor([leaf[0].numel() for leaf in leaves]).cumsum(0).tolist()
+        width = ends[-1]
+        self._chosen: list[Tensor] | None = None  # of each tensor's elements
         if width > WIDEST:
-            self._chosen = torch.randperm(width, generator=generator)[:WIDEST].to(flat.device)
+            chosen = torch.randperm(width, generator=generator)[:WIDEST].sort().values.to(device)
+            parts = zip([0, *ends], ends, strict=False)
+            self._chosen = [chosen[(chosen >= begin) & (chosen < end)] - begin for begin, end in parts]
             width = WIDEST
         w = torch.randn(width, directions, generator=generator, dtype=torch.float32)
-        self._directions = (w / w.norm(dim=0)).to(flat.device)
+        self._directions = (w / w.norm(dim=0)).to(device)
 
     def project(self, x: Any) -> Tensor:
         """Projections of the samples, ``(N, directions)``."""
-        flat = self._flat(x)
-        return (flat if self._chosen is None else flat[:, self._chosen]) @ self._directions
+        return self._flat(x) @ self._directions
 
     @staticmethod
     def between(a: Tensor, b: Tensor) -> Tensor:
@@ -54,10 +56,10 @@ class SlicedWasserstein:
         return (_sorted(a) - _sorted(b)).square().mean().sqrt()
 
     def _flat(self, x: Any) -> Tensor:
-        leaves = tree_leaves(x)
-        return torch.cat(
-            [leaf.detach().float().flatten(1) / sigma for leaf, sigma in zip(leaves, self._scale, strict=True)], dim=1
-        )
+        flat = [leaf.detach().flatten(1) for leaf in tree_leaves(x)]
+        if self._chosen is not None:  # before anything else is done with what may be large
+            flat = [elements[:, chosen] for elements, chosen in zip(flat, self._chosen, strict=True)]
+        return torch.cat([part.float() / sigma for part, sigma in zip(flat, self._scale, strict=True)], dim=1)
 
 
 def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:

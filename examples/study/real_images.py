@@ -25,7 +25,8 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 from torch.nn.utils.parametrizations import spectral_norm
 
 from coopinit_plugin import SlicedWasserstein
-from examples.study.fidelity import PrincipalComponents, fidelity, frechet, moments
+from coopinit_plugin.trial.measures import PrincipalComponents, fidelity
+from examples.study.frechet import frechet, moments
 from examples.study.stacked_mnist import drawn
 from examples.study.whole_run import Run, Task
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrizations import spectral_norm
 
-from examples.study.fidelity import frechet, moments
+from examples.study.frechet import frechet, moments
 from examples.study.whole_run import Run, Task
 
 IMAGES = 10_000

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from coopinit_plugin import SlicedWasserstein
+from coopinit_plugin.trial.measures import PrincipalComponents, fidelity
 from examples.helpers.digits import StackedDigits, digits, read, spread
 from examples.study import networks
-from examples.study.fidelity import PrincipalComponents, fidelity
 
 QUALITY = 0.99  # a sample is of high quality where it is as close to the data as 99 % of the real ones are
 

@@ -1,0 +1,142 @@
+"""What a run of a pilot costs, and how it stands on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from coopinit_plugin.calling.adapter import Adapter, bound
+from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.host.networks import device_of, unwrap
+from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
+from coopinit_plugin.method.kept import buffers, kept, training
+from coopinit_plugin.nests import move
+from coopinit_plugin.result.thumbnails import pack, preview
+from coopinit_plugin.trial.data import Subset
+from coopinit_plugin.trial.measures import Measures
+from coopinit_plugin.trial.readings import END, Reading, alarms, scores
+
+POINTS = 12  # readings of a run
+MEASURING = 0.04  # of a run's time may go into the readings, those to come included
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all runs of a pilot have in common.
+
+    Attributes:
+        make: The user's.
+        step: The user's ``train_step``.
+        data: To train on.
+        held: Batches held back.
+        adapter: How G and D are called, complete.
+        given: What the user said of that.
+        measures: Against the one half of what is held back.
+        config: Of the warm-up.
+        by_clock: Whether budgets are in seconds.
+    """
+
+    make: Callable[[int], tuple[Any, ...]]
+    step: Callable[..., Any]
+    data: Subset
+    held: list[Any]
+    adapter: Adapter
+    given: Adapter | None
+    measures: Measures
+    config: WarmStartConfig
+    by_clock: bool
+
+
+class Clock:
+    """What a run has cost so far; stands still while something is measured."""
+
+    def __init__(self, budget: float, by_clock: bool) -> None:
+        self.budget, self._by_clock = budget, by_clock
+        self.seconds = self.charged = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time inside."""
+        began = time.perf_counter()
+        try:
+            yield
+            if torch.accelerator.is_available() and self._by_clock:
+                torch.accelerator.synchronize()
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    @property
+    def share(self) -> float:
+        """Of the budget."""
+        return (self.seconds if self._by_clock else self.charged) / self.budget
+
+
+class Gauge:
+    """Reads a run's state now and then, and leaves everything as it was.
+
+    G and D are in the mode in which the user's step leaves them; the latents are the same at every reading.
+    """
+
+    def __init__(self, plan: Plan, G: nn.Module, D: nn.Module, clock: Clock, readings: list[Reading]) -> None:
+        self._plan, self._clock, self._nets = plan, clock, (unwrap(G), unwrap(D))
+        self._pair = bound(*self._nets, plan.adapter)
+        self._device = device_of(self._nets[0]) or torch.device("cpu")
+        self._train = next(iter(plan.data))
+        self._next = 1 / POINTS
+        self.readings, self.seconds = readings, 0.0
+
+    def read_if_due(self, step: int) -> None:
+        """Read at every twelfth of the budget; before its last quarter only if that takes little of the time."""
+        share, one = self._clock.share, self.seconds / len(self.readings)
+        cheap = share >= END or self.seconds + 5 * one < MEASURING * self._clock.seconds
+        if self._next <= share < 1 and cheap:
+            self.read(step)
+            self._next = (math.floor(share * POINTS + 1e-6) + 1) / POINTS
+
+    @torch.no_grad()
+    def read(self, step: int) -> None:
+        """Take a reading."""
+        began = time.perf_counter()
+        with self._untouched():
+            self._fake, batches = self._generated()
+            found = self._plan.measures(self._fake)
+            reading = Reading(**asdict(found), step=step, cost=self._clock.share, **self._scores(batches))
+        self.readings.append(replace(reading, warnings=tuple(alarms([*self.readings, reading]).values())))
+        self.seconds += time.perf_counter() - began
+
+    @property
+    def samples(self) -> Tensor | None:
+        """A few samples of the newest reading, for pictures."""
+        return pack(x=preview(self._fake)).get("x")
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        state = random_state([])
+        with kept(buffers(*self._nets), training(*self._nets), lambda: set_random_state(state, [])):
+            seed_all(0)
+            yield
+
+    def _generated(self) -> tuple[Any, list[Any]]:
+        """As many samples as real ones are measured against, and the first batch with its latents."""
+        parts: list[Any] = []
+        wanted, first = len(self._plan.measures), list[Any]()
+        while sum(len(tree_leaves(part)[0]) for part in parts) < wanted:
+            batch = move(self._plan.held[len(parts) % len(self._plan.held)], self._device)
+            x, z, batch = self._pair.draw(batch, self._device)
+            parts.append(self._pair.generate(z))
+            first = first or [x, z, batch, parts[0]]
+        return tree_map(lambda *leaves: torch.cat(leaves)[:wanted], *parts), first
+
+    def _scores(self, first: list[Any]) -> dict[str, Any]:
+        held, z, batch, fake = first
+        real, own, train = self._pair.draw(move(self._train, self._device), self._device)
+        found = {"held": (held, z, batch), "fake": (fake, z, batch), "real": (real, own, train)}
+        return scores(**{name: self._pair.logits(*given) for name, given in found.items()})
