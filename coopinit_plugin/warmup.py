@@ -6,18 +6,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.arguments import check_arguments, check_loader, checked_config
+from coopinit_plugin.beginning import begin, known
 from coopinit_plugin.calling.adapter import Adapter, bound
-from coopinit_plugin.calling.data import spread
-from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.handing_over import handed_over
@@ -26,27 +23,14 @@ from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, t
 from coopinit_plugin.host.copies import checked, copies
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
-from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
-from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, seed_all
-from coopinit_plugin.host.untouched import prove, seen, untouched
+from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators
 from coopinit_plugin.loop import Stage, iterate
-from coopinit_plugin.method.averaging import AveragedGenerator
-from coopinit_plugin.method.balance import step_size
-from coopinit_plugin.method.distance import SlicedWasserstein
-from coopinit_plugin.method.energy_mode import likelihood_mode, settle
-from coopinit_plugin.method.iteration import Settings
-from coopinit_plugin.method.layer_sizes import layer_sizes
-from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
-from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.stopping import Plateau
-from coopinit_plugin.method.team import Team
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.result.words import tell
-from coopinit_plugin.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +136,11 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
-        adapter, pair = _known((generator, discriminator), G, D, batches, adapter, stage)
+        adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)
         batches.share(run, is_part)
-        pair = bound(G, D, adapter, run.precision)
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        state = _begin(pair, batches, loader_generators(loader), stage)
+        state = begin(pair, batches, loader_generators(loader), stage)
         before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
         stopped_by, distance = iterate(state, stage, step_seconds)
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
@@ -184,64 +167,6 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _known(
-    users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batches: Batches, given: Adapter, stage: Stage
-) -> tuple[Adapter, Pair]:
-    """How G and D, copies of the user's, are called; and proof that they can be warmed up so."""
-    run = stage.run
-    adapter = seen(users, G, D, batches.peek(), given, stage.config.handover not in ("auto", "none"))
-    real, latent = batches.steady(adapter.real, "x"), batches.steady(adapter.latent, "z")
-    adapter = replace(adapter, real=real, latent=latent)
-    pair = bound(G, D, adapter, run.precision)
-    with untouched(*users):
-        unreached = prove(pair, batches.peek(), run.device)
-    logger.info("How G and D are called:\n%s", adapter)
-    for warning in (*adapter.warnings, *unreached) if run.is_main else ():
-        logger.warning(warning)
-    return adapter, pair
-
-
-def _begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
-    """All that moves, made ready: at the start, or where the checkpoint left it."""
-    config, run, saved = stage.config, stage.run, stage.saved
-    pair.G.train()
-    likelihood_mode(pair.D)
-    adam_g = torch.optim.Adam(_trainable(pair.G), lr=config.lr_generator, betas=config.betas)
-    adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
-    same = identity(config, run.processes, G=pair.G, D=pair.D)
-    if saved is not None:
-        check_same(saved["identity"], same, stage.checkpoints.path)
-    seed_all(config.seed, run.index)  # from here on each process draws its own noise
-    team = Team(run.processes, run.index, run.gather, run.average)
-    x, z, batch = pair.draw(batches.peek(), run.device)
-    lay_out(pair.D, lambda: pair.score(x, z, batch), x)
-    if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
-        settle(pair.D, lambda: pair.score(x, z, batch), team=team)
-    scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
-    if keeps_batch := needs_batch(lambda batch: pair.score(x, z, batch)):
-        batches.keep_alike()
-    places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
-    state = State(
-        pair=pair,
-        memory=Memory(places, config.seed, team),
-        adam_g=adam_g,
-        adam_d=adam_d,
-        step=step_size(config.step_size, config.langevin_steps),
-        settings=Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps_batch),
-        averaged=AveragedGenerator(pair.G, pair.D, config.averaging),
-        plateau=Plateau(SlicedWasserstein(x, scale), team),
-        sizes={"G": layer_sizes(pair.G), "D": layer_sizes(pair.D)},
-        batches=batches,
-        generators=generators,
-        identity=same,
-    )
-    if saved is not None:
-        state.load_state_dict(saved, Chains(z, (batch if keeps_batch else None, pair.mask(x)), x), run)
-    elif run.any(stage.checkpoints.due)[0]:
-        stage.checkpoints.write(state.state_dict(run))
-    return state
-
-
 def _store(result: WarmStart, output_dir: str | Path | None, stage: Stage) -> None:
     if output_dir is not None and stage.run.is_main:
         result.save_pretrained(output_dir)
@@ -257,7 +182,3 @@ def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
 
 def _device(generator: nn.Module) -> torch.device | None:
     return device_of(unwrap(generator)) if isinstance(generator, nn.Module) else None
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

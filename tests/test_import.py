@@ -29,7 +29,7 @@ FLOORS = (
     ("arguments",),
     ("host",),
     ("result",),
-    ("finite", "cost", "state", "loop", "handing_over"),
+    ("finite", "cost", "state", "loop", "handing_over", "beginning"),
     ("warmup", "dry_run"),
     ("trial",),
     ("cli", "__init__", "__main__"),
