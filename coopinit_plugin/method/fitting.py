@@ -82,9 +82,8 @@ def fit(
         if not holds(Affine(1.0, 0.0)):
             return Affine(1.0, 0.0), "", [UNSTEADY.format(float(real.std()))]
         scale = sign * whole.scale ** _largest_share(lambda share: holds(Affine(sign * whole.scale**share, 0.0)))
-        shift = (
-            best(scale * real, scale * fake, replace(layers, scaled=[])).shift / scale
-        )  # the best one for this scale
+        of_this_scale = best(scale * real, scale * fake, replace(layers, scaled=[]))
+        shift = of_this_scale.shift / scale
         shift *= _largest_share(lambda share: holds(Affine(scale, share * shift)))
         worries.append(TAKEN_BACK.format(scale, shift, sign * whole.scale, sign * whole.shift))
     if moved := " and ".join(["scale"] * (scale != 1) + ["shift"] * (shift != 0)):
