@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.iteration import Statistics
+from coopinit_plugin.method.statistics import Statistics
 
 
 def check_statistics(found: Statistics, iteration: int, x: Any, config: WarmStartConfig) -> None:

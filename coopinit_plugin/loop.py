@@ -16,7 +16,8 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.finite import check_statistics
 from coopinit_plugin.host.checkpoint import Checkpoints
 from coopinit_plugin.host.engine import Engine
-from coopinit_plugin.method.iteration import Statistics, cooperate
+from coopinit_plugin.method.iteration import cooperate
+from coopinit_plugin.method.statistics import Statistics
 from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing

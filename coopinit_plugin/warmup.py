@@ -111,13 +111,10 @@ def warm_start(
             stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
             result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
             _store(result, output_dir, stage)
-    give_back(
-        [
-            ("generator", generator, result.generator_state),
-            ("discriminator", discriminator, result.discriminator_state),
-            *((f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)),
-        ]
-    )
+    targets = [("generator", generator, result.generator_state)]
+    targets.append(("discriminator", discriminator, result.discriminator_state))
+    targets += [(f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)]
+    give_back(targets)
     if run.is_main:
         tell(result.summary, progress, taken_from=output_dir if finished and not begun else None)
     return result

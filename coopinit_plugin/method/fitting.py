@@ -27,8 +27,8 @@ TURNED = (
     'result.plot("report.png") before you go on.'
 )
 TAKEN_BACK = (
-    "adapter.after_d_step takes back what would suit the loss best: D's last layer was scaled by {:.3g}, the most that "
-    "it leaves, and not by {:.3g}."
+    "adapter.after_d_step (or what follows D's last layer) takes back what would suit the loss best: D's logits were "
+    "scaled by {:.3g} and shifted by {:.3g}, the most that it leaves, and not by {:.3g} and {:.3g}."
 )
 UNSTEADY = (
     "D's score of the same samples differs between two calls with the same random state and buffers. No layer could be "
@@ -74,25 +74,22 @@ def fit(
     def holds(affine: Affine) -> bool:
         return alike(after_a_step(affine), affine.scale * (before + affine.shift), layers.rounding)
 
-    if not holds(Affine(1.0, 0.0)):
-        return Affine(1.0, 0.0), "", [UNSTEADY.format(float(real.std()))]
     sign = -1.0 if real.mean() < fake.mean() and layers.scales and holds(Affine(-1.0, 0.0)) else 1.0
     whole = best(sign * real, sign * fake, layers)
-    share = _largest_share(lambda share: holds(Affine(sign * whole.scale**share, 0.0)))
-    scale, shift = sign * whole.scale**share, sign * whole.shift
-    if share < 1:  # then another shift is the best one
-        shift = best(scale * real, scale * fake, replace(layers, scaled=[])).shift / scale
-    shift *= _largest_share(lambda share: holds(Affine(scale, share * shift)))
-    moved = " and ".join(["scale"] * (scale != 1) + ["shift"] * (shift != 0))
-    worries = []
-    if moved:
+    scale, shift = sign * whole.scale, sign * whole.shift
+    worries = [TURNED.format(float(real.mean()), float(fake.mean()))] if sign < 0 else []
+    if not holds(Affine(scale, shift)):
+        if not holds(Affine(1.0, 0.0)):
+            return Affine(1.0, 0.0), "", [UNSTEADY.format(float(real.std()))]
+        scale = sign * whole.scale ** _largest_share(lambda share: holds(Affine(sign * whole.scale**share, 0.0)))
+        of_this_scale = best(scale * real, scale * fake, replace(layers, scaled=[]))
+        shift = of_this_scale.shift / scale
+        shift *= _largest_share(lambda share: holds(Affine(scale, share * shift)))
+        worries.append(TAKEN_BACK.format(scale, shift, sign * whole.scale, sign * whole.shift))
+    if moved := " and ".join(["scale"] * (scale != 1) + ["shift"] * (shift != 0)):
         layers.apply(Affine(scale, shift))
         pair.after_d_step()
-    if sign < 0:
-        worries.append(TURNED.format(float(real.mean()), float(fake.mean())))
-    if share < 1:
-        worries.append(TAKEN_BACK.format(scale, sign * whole.scale))
-    elif not moved:
+    elif not worries:
         coarse = "numbers of low precision inside D, " if layers.rounding > COARSE else ""
         worries.append(NONE_FOUND.format(coarse, float(real.std())))
     return Affine(scale, shift), moved, worries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
 from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
+from coopinit_plugin.method.statistics import Moments, moments
 from coopinit_plugin.method.team import ALONE, Team
 
 BEHIND = 0.1  # σ²; G takes one teaching step for each of these that it lies behind its chains
@@ -50,24 +52,6 @@ class Settings:
     keeps_batch: bool = True
 
 
-class Moments(NamedTuple):
-    """What an iteration is judged by: tensors on the device as it leaves them, floats once they are read.
-
-    Attributes:
-        real_mean: Mean f(x).
-        real_variance: Variance of f(x).
-        refined_mean: Mean f(x̃).
-        refined_variance: Variance of f(x̃).
-        displacement: Mean squared displacement of the chain, in σ².
-    """
-
-    real_mean: Any
-    real_variance: Any
-    refined_mean: Any
-    refined_variance: Any
-    displacement: Any
-
-
 class Outcome(NamedTuple):
     """What one iteration leaves behind.
 
@@ -78,43 +62,6 @@ class Outcome(NamedTuple):
 
     fake: Any
     moments: Moments
-
-
-class Statistics(NamedTuple):
-    """The moments of all processes together, as plain floats.
-
-    Attributes:
-        real: Mean f(x).
-        refined: Mean f(x̃_K).
-        score_std: s, the mean of the two standard deviations.
-        displacement: RMS of x̃_K − G(z), in σ.
-    """
-
-    real: float
-    refined: float
-    score_std: float
-    displacement: float
-
-    @classmethod
-    def read(cls, moments: Moments, team: Team = ALONE) -> Statistics:
-        """Read the moments from the device, once, and pool those of all processes.
-
-        Args:
-            moments: Of this process.
-            team: The processes that share the work.
-        """
-        rows = team.gather(torch.stack([value.float() for value in moments])).tolist()
-        each = Moments(*zip(*rows, strict=True))
-        real, real_std = _pooled(each.real_mean, each.real_variance)
-        refined, refined_std = _pooled(each.refined_mean, each.refined_variance)
-        displacement = sum(each.displacement) / len(rows)
-        return cls(real, refined, (real_std + refined_std) / 2, displacement**0.5)
-
-
-def _pooled(means: Any, variances: Any) -> tuple[float, float]:
-    """Mean and standard deviation over equal parts, from those of each."""
-    mean = sum(means) / len(means)
-    return mean, (sum(v + (m - mean) ** 2 for m, v in zip(means, variances, strict=True)) / len(means)) ** 0.5
 
 
 def cooperate(
@@ -143,14 +90,11 @@ def cooperate(
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
     # 1. g = G(z) of pairs (z, x̃) of the memory; a chain that goes on is drawn back a little towards g
-    beside = batch if settings.keeps_batch else None, pair.mask(x)
-    chains = memory.take(Chains(z, beside), tree_leaves(x)[0].shape[0])
+    chains = memory.take(Chains(z, (batch if settings.keeps_batch else None, pair.mask(x))), tree_leaves(x)[0].shape[0])
     g = pair.generate(chains.z)
 
     # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen; the chain goes back into the memory
-    def f(samples: Any) -> Tensor:
-        return pair.score(samples, chains.z, chains.beside[0])
-
+    f = partial(_score_beside, pair, chains)
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
         refined = _refined(
             f, g if chains.x is None else drawn_back(chains.x, g, behind), chains.beside[1], step, settings
@@ -164,32 +108,31 @@ def cooperate(
     _taken_gradients(adam_d)  # of a G that calls D: no part of D's own
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
-    f_refined = f(refined)
-    settings.backward(f_refined.mean() + settings.energy_l2 * f_refined.square().mean())
-    f_real = pair.score(x, z, batch)
-    settings.backward(settings.energy_l2 * f_real.square().mean() - f_real.mean())
+    f_refined = _learnt(f(refined), -1, settings)
+    f_real = _learnt(pair.score(x, z, batch), 1, settings)
     for_d = _taken_gradients(adam_d)
 
     # 5. Both step, on the mean gradient of all processes: one message for both
-    if settings.team.count > 1:
-        _average(settings.team, for_g, for_d, running_statistics(pair.G))
+    _average(settings.team, for_g, for_d, running_statistics(pair.G))
     _step(adam_g, for_g)
     _step(adam_d, for_d)
     pair.after_d_step()
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
+    _catch_up(pair, memory, settings, adam_g, adam_d, behind)
+    return Outcome(detached(g), moments(f_real, f_refined, teaching))
+
+
+def _catch_up(
+    pair: Pair, memory: Memory, settings: Settings, adam_g: Optimizer, adam_d: Optimizer, behind: float
+) -> None:
     for _ in range(min(MOST, ceil(behind / BEHIND)) - 1):
-        _teach(pair, memory.some(), settings, adam_g, adam_d)
-    return Outcome(detached(g), _moments(f_real, f_refined, teaching))
-
-
-def _teach(pair: Pair, chains: Chains, settings: Settings, adam_g: Optimizer, adam_d: Optimizer) -> None:
-    settings.backward(teaching_loss(pair.generate(chains.z), chains.x, settings.scale))
-    for_g = _taken_gradients(adam_g)
-    _taken_gradients(adam_d)
-    if settings.team.count > 1:
+        chains = memory.some()
+        settings.backward(teaching_loss(pair.generate(chains.z), chains.x, settings.scale))
+        for_g = _taken_gradients(adam_g)
+        _taken_gradients(adam_d)
         _average(settings.team, for_g, {}, running_statistics(pair.G))
-    _step(adam_g, for_g)
+        _step(adam_g, for_g)
 
 
 def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> Any:
@@ -210,17 +153,22 @@ def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Sett
     )
 
 
+def _score_beside(pair: Pair, chains: Chains, samples: Any) -> Tensor:
+    return pair.score(samples, chains.z, chains.beside[0])
+
+
+def _learnt(f: Tensor, sign: int, settings: Settings) -> Tensor:
+    settings.backward(settings.energy_l2 * f.square().mean() - sign * f.mean())
+    return f
+
+
 def _average(team: Team, for_g: Gradients, for_d: Gradients, statistics: list[Tensor]) -> None:
+    if team.count == 1:
+        return
     for parameters in (for_g, for_d):  # a layer that one process's samples did not reach has none
         parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
     gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
     team.average([*gradients, *statistics])
-
-
-def _moments(f_real: Tensor, f_refined: Tensor, teaching: Tensor) -> Moments:
-    real_variance, real_mean = torch.var_mean(f_real.detach(), correction=0)
-    refined_variance, refined_mean = torch.var_mean(f_refined.detach(), correction=0)
-    return Moments(real_mean, real_variance, refined_mean, refined_variance, teaching.detach())
 
 
 def _taken_gradients(optimizer: Optimizer) -> Gradients:

@@ -185,7 +185,7 @@ def test_an_iteration_is_the_textbooks(case):
 
 @pytest.mark.parametrize("case", ["mlp", "BatchNorm in both", "two tensors a sample", "fixed step", "real is low"])
 def test_a_warm_up_is_the_textbooks_loop(case):
-    """From the outside: σ of the first batch, the first look, Adam as configured, batches in order, the balance."""
+    """From the outside: σ of the data, the first look, Adam as configured, batches in order, the balance."""
     make, special = CASES[case]
     G, D = (module.double() for module in make())
     theirs_g, theirs_d = copy.deepcopy((G, D))
@@ -214,7 +214,7 @@ def test_a_warm_up_is_the_textbooks_loop(case):
     )
     result = warm_start(G, D, loader, config=config, adapter=adapter, progress=False)
 
-    sigmas = [float(x.float().std(correction=0)) for x in data[0]]
+    sigmas = [float(torch.cat(parts).float().std(correction=0)) for parts in zip(*data, strict=True)]
     reference = Reference(
         theirs_g,
         theirs_d,
