@@ -36,7 +36,7 @@ class Surface:
         score: The sliced Wasserstein distance of samples to defects of held-back boards, in σ.
     """
 
-    score = "distance to unseen defects (σ)"
+    score = "distance to unseen ones (σ)"
 
     def __init__(
         self, size: int, known: Tensor, sound: Tensor, defects_test: Tensor, sound_test: Tensor, about: str
@@ -153,7 +153,7 @@ def of_file(file: Path, kind: str, size: int, few: int, seed: int) -> Surface:
         (sound, np.flatnonzero(test)),
     ]
     pictures = [torch.from_numpy(part[rows])[:, None] / 127.5 - 1 for part, rows in parts]
-    return Surface(size, *pictures, about=f"pictures of one defect, {kind}")
+    return Surface(size, *pictures, about=f"pictures of a {kind}")
 
 
 def simulated(size: int, few: int, seed: int) -> Surface:
