@@ -227,7 +227,9 @@ def test_few_passes_go_before_the_first_iteration_and_after_the_last(batch, draw
     config = WarmStartConfig(iterations=2, langevin_steps=1, handover="logistic")
     adapter = Adapter(latent=hooks().latent)
     warm_start(G, D, images(80, batch), config=config, callback=callback, progress=False, adapter=adapter)
-    assert seen[0] <= collections.Counter(G=2 + unit + 1, D=9 + 3 * unit + 4)  # with the first iteration's
+    assert seen[0] <= collections.Counter(
+        G=2 + 1 + unit + 1, D=9 + 2 + 3 * unit + 4
+    )  # with the proof and the first iteration's
     judged = -(-8 // batch)  # batches by which layers are found, proved and, by both kinds of statistics, resized
     assert calls - seen[-1] <= collections.Counter(G=drawn + 2 + judged + 8, D=2 * drawn + (5 + 3 + 4) * judged)
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 from coopinit_plugin import WarmStartConfig, loop, warm_start
 from coopinit_plugin.calling.adapter import bound
+from coopinit_plugin.method import distance
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate
@@ -214,7 +215,9 @@ def test_a_warm_up_is_the_textbooks_loop(case):
     )
     result = warm_start(G, D, loader, config=config, adapter=adapter, progress=False)
 
-    sigmas = [float(torch.cat(parts).float().std(correction=0)) for parts in zip(*data, strict=True)]
+    sigmas = distance.sigmas(*(tuple(xs) for xs in data))  # in single precision
+    for sigma, parts in zip(sigmas, zip(*data, strict=True), strict=True):
+        assert sigma == pytest.approx(float(torch.cat(parts).std(correction=0)), rel=1e-6)
     reference = Reference(
         theirs_g,
         theirs_d,
