@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def draw_curves(path: Path, curves: Curves, axis: str, title: str = "") -> Path:
         raise CoopInitError("Pictures need matplotlib, which is not installed: pip install matplotlib") from error
     with matplotlib.style.context("default"):
         figure = Figure(figsize=(10, 5.6), dpi=100, layout="constrained")
-        figure.suptitle(title, x=0.02, ha="left", fontsize=13, parse_math=False)
+        figure.suptitle(textwrap.fill(title, 105), x=0.02, ha="left", fontsize=12, parse_math=False)
         for axes, (name, (heading, real)) in zip(figure.subplots(2, 2).flat, CURVES.items(), strict=True):
             axes.set_title(heading, fontsize=13, loc="left")
             axes.set_xlabel(axis, fontsize=11)

@@ -79,7 +79,7 @@ class PilotReport:
         for arm in self.arms:
             runs = [run for run in self.of(arm) if run.decided]
             row: dict[str, Any] = {"start": arm, "usable": f"{sum(r.usable for r in runs)} of {len(runs)}"}
-            for name in ("distance", "energy", "diversity", "coverage", "precision"):
+            for name in ("distance", "diversity", "coverage", "precision", "energy"):
                 row[name] = _median(run.end(name) for run in runs)
             row["iterations"] = _median(run.iterations for run in runs)
             row["warm-up, s"] = _median(run.warm_seconds for run in runs)

@@ -65,7 +65,7 @@ def compare(runs: Sequence[Run], one: str, other: str) -> Comparison:
     a, b = ({run.seed: run for run in runs if run.arm == arm and run.decided} for arm in (one, other))
     lost, lost_by_other = (sum(not run.usable for run in arm.values()) for arm in (a, b))
     both = [seed for seed in a if seed in b and a[seed].usable and b[seed].usable]
-    logs = [math.log(a[seed].end("distance") / b[seed].end("distance")) for seed in both]
+    logs = [math.log(max(a[seed].end("distance"), 1e-9) / max(b[seed].end("distance"), 1e-9)) for seed in both]
     centre = mean(logs) if logs else math.nan
     spread = math.inf
     if len(logs) > 1:

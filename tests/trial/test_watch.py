@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import coopinit_plugin
 from coopinit_plugin import Adapter, CoopInitError, Watch
+from examples.study.watch import FIELDS, table, watched
 
 X = torch.randn(700, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LOADER = [[X[i : i + 50], torch.zeros(50, dtype=torch.long)] for i in range(0, 700, 50)]
@@ -144,6 +145,19 @@ def test_bad_input():
         Watch(LOADER)(fake=GOOD, fake_score=0.3)
     with pytest.raises(CoopInitError, match="every=0 was given"):
         Watch(LOADER, every=0)
+
+
+def test_the_studys_table_of_how_early_lost_runs_are_called():
+    row = watched("grid100", "none", "non_saturating", "random", 0, 50)
+    assert list(row) == list(FIELDS)
+    assert row["called"] == ""  # three readings are too few
+    rows = [
+        {"lost": lost, "called": called, "iterations": "100"} for lost, called in (("1", "40"), ("1", "60"), ("0", ""))
+    ]
+    assert table(rows) == (
+        "1 of 2 lost runs were called before half of their budget, the median one at iteration 40; "
+        "0 of 1 healthy ones were called."
+    )
 
 
 def test_it_is_public():
