@@ -20,7 +20,7 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
-from coopinit_plugin.host.copies import checked, copies
+from coopinit_plugin.host.copies import checked, copies, moved
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.memory_format import lay_out
@@ -139,7 +139,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
         run.loader(loader) as (part, is_part),
     ):
-        G, D = (net.to(run.device) for net in copies(generator, discriminator))
+        G, D = (moved(net, run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
         adapter, pair = _known((generator, discriminator), G, D, batches, adapter, stage)
