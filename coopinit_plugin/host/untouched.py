@@ -169,8 +169,8 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
         with _passes("G, backward"):
-            for leaf in tree_leaves(pair.generate(z)):
-                torch.autograd.backward(leaf.square().mean())
+            made = [leaf.square().mean() for leaf in tree_leaves(pair.generate(z)) if leaf.requires_grad]
+            torch.autograd.backward(made)
             _gradients(pair.G, "G")
         with _passes("D, backward"):
             torch.autograd.backward(pair.score(x, z, batch).square().mean())
