@@ -20,7 +20,7 @@ from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.handing_over import handed_over
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
-from coopinit_plugin.host.copies import checked, copies
+from coopinit_plugin.host.copies import checked, copies, moved
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
@@ -130,7 +130,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         torch.autocast(run.device.type, enabled=False, cache_enabled=False),
         run.loader(loader) as (part, is_part),
     ):
-        G, D = (net.to(run.device) for net in copies(generator, discriminator))
+        G, D = (moved(net, run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)

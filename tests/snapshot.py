@@ -66,6 +66,8 @@ def _module(name: str, module: nn.Module) -> Iterator[tuple[str, object]]:
     yield f"{name}: training", module.training
     attributes = vars(module)
     yield f"{name}: attributes", {key: id(value) for key, value in attributes.items() if key != "training"}
+    for key, value in attributes.items():
+        yield f"{name}.{key}: contents", list(_contents(value, set()))
     for kind in HOOKS:
         yield f"{name}: {kind}", [(key, id(hook)) for key, hook in attributes.get(kind, {}).items()]
     temporary = module._non_persistent_buffers_set
@@ -73,6 +75,17 @@ def _module(name: str, module: nn.Module) -> Iterator[tuple[str, object]]:
         yield f"{name}.{key}: tensor", None if tensor is None else _tensor(tensor)
         if key in temporary:
             yield f"{name}.{key}: not persistent", bits(tensor)
+
+
+def _contents(value: object, seen: set[int]) -> Iterator[object]:
+    """The identities of what a container holds, however deep; the numbers of a tensor that is a plain attribute."""
+    if isinstance(value, (dict, list, set, tuple)) and id(value) not in seen:
+        seen.add(id(value))
+        for part in (*value.values(),) if isinstance(value, dict) else value:
+            yield id(part)
+            yield from _contents(part, seen)
+    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.layout is torch.strided:
+        yield value.shape
 
 
 def _tensor(tensor: Tensor) -> tuple:

@@ -52,6 +52,32 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
     return ours
 
 
+def moved(module: nn.Module, device: torch.device) -> nn.Module:
+    """The copy on the device, if its tensors go on sharing the memory that they share.
+
+    Raises:
+        CoopInitError: if they do not.
+    """
+    shared = shares_memory(module)
+    if shared and not shares_memory(module.to(device)):
+        raise CoopInitError(
+            f"Tensors of {type(module).__name__} share their memory (is a buffer or a parameter a view of another?), "
+            f"which they would not on {device} any more. Move your networks there first, or give each its own: clone()."
+        )
+    return module.to(device)
+
+
+def shares_memory(module: nn.Module) -> bool:
+    """Whether a buffer or parameter of a module lies in the memory of another, of which it is a view."""
+    return max(_uses([*module.parameters(), *module.buffers()]).values(), default=0) > 1
+
+
+def _uses(tensors: list[Tensor]) -> Counter[int]:
+    """How many of the tensors lie in each memory."""
+    once = {id(tensor): tensor for tensor in tensors if tensor.layout is torch.strided}
+    return Counter(tensor.untyped_storage()._cdata for tensor in once.values())
+
+
 def checked(name: str, module: Any) -> nn.Module:
     """The module inside its wrappers, if it can be copied, trained and written to.
 
@@ -60,6 +86,7 @@ def checked(name: str, module: Any) -> nn.Module:
     """
     if not isinstance(module, nn.Module):
         hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
+        hint = "Does the function that makes it return it?" if module is None else hint
         raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
     kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
     module = unwrap(module)
@@ -107,12 +134,12 @@ def tensors_held(module: nn.Module) -> list[Tensor]:
 
 def _sharing_parameters(plain: tuple[nn.Module, ...], memo: dict[int, Any]) -> dict[int, nn.Parameter]:
     """Copies of parameters that share memory with another tensor; ``copy.deepcopy`` would take them apart."""
-    tensors = {id(t): t for module in plain for t in tensors_held(module) if t.layout is torch.strided and t.is_leaf}
-    uses = Counter(tensor.untyped_storage()._cdata for tensor in tensors.values())
+    uses = _uses([tensor for module in plain for tensor in tensors_held(module) if tensor.is_leaf])
     return {
-        key: type(tensor)(copy.deepcopy(tensor.detach(), memo), tensor.requires_grad)
-        for key, tensor in tensors.items()
-        if isinstance(tensor, nn.Parameter) and uses[tensor.untyped_storage()._cdata] > 1
+        id(parameter): type(parameter)(copy.deepcopy(parameter.detach(), memo), parameter.requires_grad)
+        for module in plain
+        for parameter in module.parameters()
+        if parameter.layout is torch.strided and uses[parameter.untyped_storage()._cdata] > 1
     }
 
 

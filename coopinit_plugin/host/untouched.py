@@ -16,7 +16,7 @@ from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
-from coopinit_plugin.host.networks import device_of, few, holds, unwrap, write
+from coopinit_plugin.host.networks import device_of, few, held, holds, unwrap, write
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
 from coopinit_plugin.method.kept import buffers, frozen, kept, training
 from coopinit_plugin.method.langevin import input_gradient
@@ -58,8 +58,8 @@ def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
     }
     live = {id(t): t for network in networks for t in (*trained(network), *running_statistics(network))}
-    held = [tensor for network in networks for tensor in tensors_held(network)]
-    values = [(t, t.detach().clone()) for t in held if id(t) not in live and t.layout is torch.strided]
+    tensors = [tensor for network in networks for tensor in tensors_held(network)]
+    values = [(t, t.detach().clone()) for t in tensors if id(t) not in live and t.layout is torch.strided]
     contents = [part for network in networks for child in network.modules() for part in _containers(vars(child), set())]
 
     def changed() -> str:
@@ -69,11 +69,13 @@ def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
         return next(iter(other + attributes), "")
 
     def put_back() -> None:
-        with torch.inference_mode():
+        with held(), torch.inference_mode():
             for tensor, value in values:
-                write(tensor, value)
-        for holder, was in contents:
-            _refill(holder, was)
+                if not holds(tensor, value):
+                    write(tensor, value)
+            for holder, was in contents:
+                if _ids(holder) != _ids(was):
+                    _refill(holder, was)
 
     found = ""
     try:
@@ -167,8 +169,8 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
         with _passes("G, backward"):
-            for leaf in tree_leaves(pair.generate(z)):
-                torch.autograd.backward(leaf.square().mean())
+            made = [leaf.square().mean() for leaf in tree_leaves(pair.generate(z)) if leaf.requires_grad]
+            torch.autograd.backward(made)
             _gradients(pair.G, "G")
         with _passes("D, backward"):
             torch.autograd.backward(pair.score(x, z, batch).square().mean())

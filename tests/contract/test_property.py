@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
+import types
+import weakref
 
 import pytest
 import torch
@@ -26,7 +29,7 @@ from snapshot import Snapshot, bits
 from torch import nn
 from torch.utils.data import DataLoader
 
-from coopinit_plugin import Adapter, inspect
+from coopinit_plugin import Adapter, CoopInitError, inspect
 
 
 @st.composite
@@ -43,7 +46,7 @@ def pairs(draw):
             WEIGHT_NORMS[kind](layer)
         elif kind == "no bias":
             layer.bias = None
-        extra = draw(st.sampled_from(["none", "norm", "dropout", "count", "in place"]))
+        extra = draw(st.sampled_from(["none", "norm", "dropout", "count", "in place", "blur"]))
         return [
             layer,
             {
@@ -51,6 +54,7 @@ def pairs(draw):
                 "norm": lambda: nn.BatchNorm2d(width) if conv else nn.BatchNorm1d(width),
                 "dropout": lambda: nn.Dropout(0.3),
                 "count": Counting,
+                "blur": lambda: Blur(conv, persistent=draw(st.booleans())),
                 "in place": lambda: nn.LeakyReLU(0.2, inplace=True),
             }[extra](),
         ]
@@ -77,7 +81,12 @@ def pairs(draw):
         G = nn.Sequential(nn.Linear(Z, width), *body(False), nn.Linear(width, 2))
         D = nn.Sequential(nn.Linear(2, width), *body(False), nn.Linear(width, 1))
         data = vectors(3)
+    if draw(st.booleans()):
+        D = nn.Sequential(D[0], G[2], *D[1:]) if images_ else nn.Sequential(D[0], G[1], *D[1:])  # of both networks
     for module in (G, D):
+        if draw(st.booleans()):
+            first = next(child for child in module.modules() if "weight" in child._parameters)
+            first.register_buffer("view", first.weight.data.view(-1))  # in the same memory
         for child in module.modules():
             child.training = draw(st.booleans())
         for parameter in module.parameters():
@@ -89,6 +98,75 @@ def pairs(draw):
     return G, D, data
 
 
+class Blur(nn.Module):
+    """A buffer that was made by expand(), as a blur's kernel is."""
+
+    def __init__(self, conv: bool, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.full((1,), 0.9).expand(4), persistent=persistent)
+        self.shape = (4, 1, 1) if conv else (4,)
+
+    def forward(self, x):
+        return x * self.scale.view(self.shape)
+
+
+class Closed:
+    """A callable whose function deepcopy cannot reach."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function) -> None:
+        self.function = function
+
+    def __call__(self, *given):
+        return self.function(*given)
+
+
+def plain_forward(module):
+    return lambda *given: type(module).forward(module, *given)
+
+
+def kept_features(module, _, output):
+    module.seen["last"] = output.detach()
+
+
+def hooked(module):
+    module.seen = {}
+    module.register_forward_hook(lambda m, given, output, owner=module: kept_features(owner, given, output))
+
+
+def counted(module):
+    module.calls = 0
+
+    def count(*_):
+        module.calls += 1
+
+    module.register_forward_hook(count)
+
+
+def weak(module):
+    module.me = weakref.ref(module)
+    module.forward = lambda *given: type(module).forward(module.me(), *given)
+
+
+def rewrap(module, wrapped):
+    module.forward = wrapped
+
+
+WRAPPED = {  # each hangs on a module a function that holds the module itself
+    "lambda": lambda m: rewrap(m, plain_forward(m)),
+    "method": lambda m: rewrap(m, types.MethodType(lambda self, *given, own=m.forward: own(*given), m)),
+    "partial": lambda m: rewrap(m, functools.partial(plain_forward(m))),
+    "compiled": lambda m: rewrap(m, torch.compile(m.forward, backend="eager")),
+    "autocast": lambda m: rewrap(m, torch.autocast("cpu", enabled=False)(m.forward)),
+    "list": lambda m: setattr(m, "functions", [(plain_forward(m),)]),
+    "features": hooked,
+    "count": counted,
+    "weak": weak,
+    "closed": lambda m: rewrap(m, Closed(plain_forward(m))),  # cannot be rebound
+}
+
+
 FAILURES = st.tuples(
     st.sampled_from([None, "loader", "G", "D", "callback", "write", "Ctrl-C"]),
     st.integers(1, 12),
@@ -96,9 +174,15 @@ FAILURES = st.tuples(
 )
 
 
-@given(pair=pairs(), failure=FAILURES, own=st.booleans())
-def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
+WRAPS = st.lists(st.tuples(st.sampled_from(sorted(WRAPPED)), st.booleans(), st.integers(0, 20)), max_size=3)
+
+
+@given(pair=pairs(), failure=FAILURES, own=st.booleans(), wraps=WRAPS)
+def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own, wraps):
     G, D, data = pair
+    for kind, in_g, index in wraps:
+        children = list((G if in_g else D).modules())
+        WRAPPED[kind](children[index % len(children)])
     place, at, error = failure
     fuse = Fuse(at, error)
     loader = DataLoader(torch.cat(data), 32, shuffle=True, generator=torch.Generator() if own else None)
@@ -126,13 +210,16 @@ def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
                 signal.raise_signal(signal.SIGINT)
         return written
 
-    frozen = {
-        id(p): bits(p)
-        for m in (G, D)
-        for p in m.parameters()
-        if not p.requires_grad and any(q.requires_grad for q in m.parameters())
-    }
+    trained = [m for m in (G, D) if any(p.requires_grad for p in m.parameters())]
+    moved = {id(p) for m in (G, D) for p in m.parameters() if p.requires_grad or m not in trained}
+    frozen = {id(p): bits(p) for m in trained for p in m.parameters() if id(p) not in moved}
     head = {id(p) for p in list(D.parameters())[-2:]}  # scaled and shifted at the hand-over
+    norms = [
+        (norm, bits(norm.running_mean), bits(norm.running_var))
+        for m in (G, D)
+        for norm in m.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and m.training and not norm.training
+    ]
     before = Snapshot(G, D, loader=loader)
     with pytest.MonkeyPatch.context() as patch:
         if place in ("write", "Ctrl-C"):
@@ -142,7 +229,10 @@ def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
             result = warm(G, D, loader, **given)
         except BaseException as raised:
             caught = raised
-    if caught is not None:
+    if isinstance(caught, CoopInitError) and "holds the original" in str(caught):
+        assert any(kind == "closed" for kind, *_ in wraps), caught
+        before.assert_unchanged()
+    elif caught is not None:
         expected = KeyboardInterrupt if place == "Ctrl-C" else error
         explained = place in ("G", "D") and isinstance(caught.__cause__, expected)  # by the look at how they are called
         assert isinstance(caught, expected) or explained, repr(caught)
@@ -153,6 +243,8 @@ def test_hygiene_holds_for_any_networks_and_any_failure(pair, failure, own):
         assert fuse.lit < at or place is None
         before.assert_only_values_changed()
         assert_warmed(result, G, D)
+        for norm, mean, variance in norms:
+            assert (bits(norm.running_mean), bits(norm.running_var)) == (mean, variance)
         for p in (*G.parameters(), *D.parameters()):
             assert torch.isfinite(p).all()
             if id(p) in frozen and id(p) not in head:

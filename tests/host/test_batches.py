@@ -136,3 +136,83 @@ def test_what_cannot_be_a_loader():
     take(batches, 2)
     with pytest.raises(CoopInitError, match=r"ended after 2 batches.*iterated again"):
         next(batches)
+
+
+def test_batches_without_data_are_left_out():
+    empty = [None, [], {}, (), torch.zeros(0, 2), {"x": []}]
+    full = numbered(4, 4, 4)
+    mixed = [empty[0], full[0], *empty[1:4], full[1], *empty[4:], full[2]]
+    assert take(Batches(mixed, CPU), 7) == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_loader_of_nothing_but_those_ends():
+    said = r"the last \d+ were left out, for none of them had "
+    for loader in ([None, None], iter([None]), itertools.repeat(None)):
+        with pytest.raises(CoopInitError, match=said + "data"):
+            next(Batches(loader, CPU))
+    batches = Batches(itertools.chain(numbered(4), itertools.repeat(torch.zeros(3, 2))), CPU)
+    take(batches, 1)
+    with pytest.raises(CoopInitError, match=r"the last 1000 were left out.*at least 4 samples, as the first had"):
+        next(batches)
+
+
+OTHERS = {
+    "another size": (torch.zeros(4, 3), r"x = \(4, 3\) float32, the first gave x = \(4, 2\) float32"),
+    "another dtype": (torch.zeros(4, 2).long(), r"x = \(4, 2\) int64, the first gave"),
+    "double": (torch.zeros(4, 2).double(), r"x = \(4, 2\) float64, the first gave"),
+    "labels": (torch.zeros(4).long(), r"x = \(4,\) int64, the first gave"),
+    "a list": ([torch.zeros(4, 2)], r"x = \[\(4, 2\) float32\], the first gave"),
+    "a string": ("broken", r"x = str, the first gave"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_later_batch_of_another_kind_is_refused_with_its_number(kind):
+    other, said = OTHERS[kind]
+    batches = Batches([*numbered(4, 4), None, other], CPU)
+    real = batches.steady(lambda batch: batch, "x")
+    for _ in range(2):
+        real(next(batches))
+    batch = next(batches)
+    with pytest.raises(CoopInitError, match=f"^Batch 4 of the loader gives {said}.*resize, crop or pad.*collate_fn"):
+        real(batch)
+
+
+def test_more_samples_and_half_precision_are_no_other_kind():
+    batches = Batches([torch.zeros(4, 2), torch.zeros(6, 2), torch.zeros(4, 2).half()], CPU)
+    real = batches.steady(lambda batch: batch, "x")
+    assert [tuple(real(next(batches)).shape) for _ in range(3)] == [(4, 2), (6, 2), (4, 2)]
+
+
+def test_a_batch_in_which_the_data_are_not_found_is_refused_with_its_number():
+    batches = Batches([{"x": torch.zeros(4, 2)}, {"y": torch.zeros(4, 2)}], CPU)
+    real = batches.steady(lambda batch: batch["x"], "x")
+    real(next(batches))
+    batch = next(batches)
+    with pytest.raises(CoopInitError, match=r"^Batch 2 of the loader gives no x: KeyError: 'x', the first gave x = "):
+        real(batch)
+
+
+def test_what_goes_along_with_a_chain_must_be_alike_too():
+    captions = [(torch.zeros(4, 2), torch.zeros(4, length).long()) for length in (5, 7)]
+    batches = Batches(captions, CPU)
+    batches.keep_alike()
+    next(batches)
+    with pytest.raises(CoopInitError, match=r"^Batch 2 .*batch = .*\(4, 7\).*the first gave.*\(4, 5\)"):
+        next(batches)
+
+
+def test_one_batch_in_place_of_the_loader():
+    batches = Batches((torch.zeros(4, 2), torch.zeros(4).long()), CPU)
+    real = batches.steady(lambda batch: batch, "x")
+    real(next(batches))
+    batch = next(batches)
+    with pytest.raises(CoopInitError, match=r"^Batch 2 .*Is the loader itself one batch\? Then give \[batch\]\.$"):
+        real(batch)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused_with_the_line_to_write():
+    nested = torch.nested.nested_tensor([torch.zeros(3, 2), torch.zeros(4, 2)])
+    with pytest.raises(CoopInitError, match=r"^Batch 1 of the loader holds a nested tensor.*to_padded_tensor\(batch"):
+        next(Batches([nested], CPU))
