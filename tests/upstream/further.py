@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import typing
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -128,7 +130,7 @@ def low_resolution(n: int, batch: Any) -> Any:
 
 
 def gansformer(folder: Path) -> Any:
-    with importing(folder / "pytorch_version", ("requests", "seaborn", "termcolor", *TOOLS)):
+    with importing(folder / "pytorch_version", ("requests", "seaborn", "termcolor", "gdown", *TOOLS)):
         made = importlib.import_module("training.networks")
         narrow = {"channel_base": 256, "channel_max": 16}
         mapping = {"num_layers": 2}
@@ -149,7 +151,10 @@ def gigagan(folder: Path) -> Any:
         "gigagan_pytorch.optimizer",
         *TOOLS,
     )
+    plain = ModuleType("beartype")
+    plain.beartype = lambda checked: checked
     with importing(folder, stubs):
+        sys.modules.update({"beartype": plain, "beartype.typing": typing})
         made = importlib.import_module("gigagan_pytorch.gigagan_pytorch")
         made.filter2d = lambda x, f, normalized: x
         G = made.Generator(
