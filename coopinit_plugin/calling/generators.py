@@ -39,6 +39,7 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
                 out = guess.generate(G, fresh(z))
         except Exception as error:
             tried.append(f"  G({describe(z)}): {first_line(error)}")
+            known = replace(known, ran=tuple(call.name for call in record.begun))
             if not works and (told := known.after(guess, record)) is not None:
                 known, waiting = told, guesses(told)
             continue
@@ -51,11 +52,9 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
             misfit = out
     if not works:
         shown = "\nTried:\n" + "\n".join(tried) if tried else ""
-        raise (
-            _unknown(known, shown)
-            if misfit is None
-            else mismatch(held.data, held.real is None, list(parts(misfit)), shown)
-        )
+        if misfit is not None:
+            raise mismatch(held.data, held.real is None, list(parts(misfit)), shown)
+        raise _unknown(known, shown)
     if len(works) > 1:
         names = [guess.source for guess, *_ in works]
         seen = f"Which tensor of the batch does G take? {' and '.join(names)} go through it. Or which is the data?"
@@ -143,7 +142,8 @@ def _several(known: Known, tried: str) -> CoopInitError:
             sources = []
         else:
             named.append(f"{name}=...")
-    embeds = [name for name, child in known.G.named_children() if isinstance(child, nn.Embedding) and conditions]
+    embeddings = [name for name, child in known.G.named_children() if isinstance(child, nn.Embedding) and conditions]
+    embeds = [name for name in embeddings if known.ran and name not in known.ran]  # left to the loop, as in BigGAN
     hooks = {"latent": latent[0] if len(latent) == 1 else f"({', '.join(latent)})"}
     if embeds:
         hooks["generate"] = f"G(z[0], G.{embeds[0]}(z[1]))"
@@ -151,7 +151,9 @@ def _several(known: Known, tried: str) -> CoopInitError:
         hooks["generate"] = f"G({'z' if len(latent) == 1 else '*z'}, {', '.join(named)})"
     why = f" Its forward needs {', '.join(required)}."
     if conditions and tried:
-        why = f" It was given {known.conditions[0].text} beside it; does your loop embed that first?"
+        why = f" It was given {known.conditions[0].text} beside it." + " Does your loop embed that first?" * bool(
+            embeds
+        )
     return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
 
 

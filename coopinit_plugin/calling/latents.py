@@ -67,6 +67,7 @@ class Known:
     held: Held
     conditions: list[Condition]
     width: int | None = None  # of the latent, if a failed pass told it
+    ran: tuple[str, ...] = ()  # the modules that a failed pass began
 
     @property
     def images(self) -> list[Part]:
@@ -89,7 +90,8 @@ class Known:
 
     def after(self, guess: Guess, record: Record) -> Known | None:
         """What is known after that guess failed in the recorded pass; ``None`` if nothing more."""
-        ran, where, batch, known = first_run(record), misfit(record), self.held.batch, self
+        ran, where, batch = first_run(record), misfit(record), self.held.batch
+        known = self
         if ran is not None and self.first is not None and ran.layer is not self.first.layer:  # registered later
             known = replace(known, first=ran)
         if guess.condition is not None and (rows := guess.condition.as_one_hot(where, batch)) is not None:
@@ -150,7 +152,8 @@ def _tails(size: int, known: Known) -> list[tuple[int, ...]]:
             return [small, (size,)]
         signals = series if len(layer.kernel_size) == 1 else []
         wide = [tail for shape in signals for tail in ((size, shape[1]), (shape[0], size))]  # noise as long as a signal
-        return [*dict.fromkeys([*wide, small])]  # maps as large as an image are no noise: segmentations, sketches
+        # Maps as large as an image are no noise: segmentations, sketches.
+        return [*dict.fromkeys([*wide, small, (size,)])]
     over_time = isinstance(layer, (nn.RNNBase, nn.TransformerEncoderLayer))
     return [*several, *([*steps, (size,)] if over_time else [(size,), *steps])]
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.method.logit_map import LOSSES
@@ -93,6 +94,60 @@ def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
 def lucidrains_lightweight_gan() -> Adapter:
     """lucidrains/lightweight-gan: D is low on real; it scores the image and its small version beside a loss."""
     return replace(_LOW, score=lambda D, x, z, batch: sum(score.flatten(1).mean(1) for score in D(x)[:2]))
+
+
+def gigagan(latent_dim: int = 512, sizes: tuple[int, ...] = (64, 32, 16, 8)) -> Adapter:
+    """lucidrains/gigagan-pytorch without text; `sizes` are D's ``multiscale_input_resolutions``.
+
+    Traps: D is low on real, and sees the image with smaller ones beside it, which G gives if it is asked for them;
+    its scores have the scales first.
+    """
+
+    def several(images: Tensor, small: dict[int, Tensor]) -> list[Tensor]:
+        return [images, *(small[size] for size in sizes)]
+
+    def generate(G: torch.nn.Module, z: Tensor) -> list[Tensor]:
+        images, small = G(noise=z, return_all_rgbs=True)
+        return several(images, {part.shape[-1]: part for part in small})
+
+    def score(D: torch.nn.Module, x: list[Tensor], z: Any, batch: Any) -> Tensor:
+        scales = D(x[0], x[1:], return_multiscale_outputs=False, calc_aux_loss=False)[0]
+        return scales.transpose(0, 1).flatten(1).mean(1)
+
+    return replace(
+        _LOW,
+        real=lambda batch: several(batch, {size: interpolate(batch, size, mode="bilinear") for size in sizes}),
+        latent=lambda n, device, batch: torch.randn(n, latent_dim, device=device),
+        generate=generate,
+        score=score,
+    )
+
+
+def fastgan(small: int = 128) -> Adapter:
+    """odegeasslbc/FastGAN-pytorch: G gives an image and a small one, D sees both.
+
+    Traps: D's second argument is the word "real" or "fake"; on "real" it reconstructs, too, which the score needs not.
+    """
+    return Adapter(
+        real=lambda batch: [batch, interpolate(batch, small)],
+        score=lambda D, x, z, batch: D(x, "fake"),
+        d_loss=LOSSES["hinge"],
+    )
+
+
+def rosinality_progressive(step: int, alpha: float = 1.0) -> Adapter:
+    """rosinality/progressive-gan-pytorch at one resolution, 4·2^step, with labels.
+
+    Traps: what belongs to other resolutions gets no gradient, and stays as it is; the score is the first of a tuple;
+    its loss is WGAN-GP, so give ``handover="wasserstein"``.
+    """
+    return Adapter(
+        real=lambda batch: batch[0],
+        latent=lambda n, device, batch: (torch.randn(n, 512 - 10, device=device), batch[1]),
+        generate=lambda G, z: G(*z, step, alpha),
+        score=lambda D, x, z, batch: D(x, step, alpha)[0],
+        d_loss=lambda f_real, f_fake: f_fake.mean() - f_real.mean(),
+    )
 
 
 def mimicry() -> Adapter:

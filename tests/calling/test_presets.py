@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 from coopinit_plugin import infer_sign, inspect, presets
 
@@ -54,6 +55,49 @@ class TwoImagesD(Module):
         return self.body(torch.cat([img, source], 1))
 
 
+class TwoSizesG(FlatG):
+    def forward(self, noise):
+        image = super().forward(noise)
+        return [image, avg_pool2d(image, 2)]
+
+
+class TwoSizesD(Module):
+    """Asks for a word; reconstructs, too, what is real."""
+
+    def forward(self, imgs, label):
+        assert [img.shape[-1] for img in imgs] == [8, 4]
+        scores = torch.cat([self.body(imgs[0]).flatten(), self.small(imgs[1]).flatten()])
+        return (scores, imgs) if label == "real" else scores
+
+
+class AllSizesG(FlatG):
+    def forward(self, styles=None, noise=None, return_all_rgbs=False):
+        image = super().forward(noise)
+        return (image, [avg_pool2d(image, 2), image]) if return_all_rgbs else image
+
+
+class AllSizesD(Module):
+    def forward(self, images, rgbs, return_multiscale_outputs=True, calc_aux_loss=True):
+        assert [rgb.shape[-1] for rgb in rgbs] == [4]
+        scores = self.body(images).flatten(1)[:, :1], self.small(rgbs[0]).flatten(1).mean(1, keepdim=True)
+        return torch.stack(scores), [scores] * return_multiscale_outputs, [images.mean()] * calc_aux_loss
+
+
+class StepsG(Module):
+    """At step 0 images of another size."""
+
+    def forward(self, input, label, step=0, alpha=-1):
+        assert label.dtype == torch.long
+        image = self.body(input).tanh().view(-1, 3, 8, 8)
+        return alpha * image if step == 1 else avg_pool2d(image, 2)
+
+
+class StepsD(Module):
+    def forward(self, input, step=0, alpha=-1):
+        assert step == 1
+        return alpha * self.body(input).flatten(1)[:, 0], self.body(input).flatten(1)
+
+
 def whole() -> list[list[torch.Tensor]]:
     return [[torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8), torch.zeros(N, 0)]]
 
@@ -75,6 +119,25 @@ CASES = {
         presets.lucidrains_lightweight_gan(),
         lambda: (FlatG(), net(image_d(end=4), Apply(two_scores)), batches(3, 8, 8)),
         False,
+    ),
+    "gigagan": (
+        presets.gigagan(4, (4,)),
+        lambda: (AllSizesG(), AllSizesD(body=image_d(), small=nn.Conv2d(3, 1, 4)), batches(3, 8, 8)),
+        False,
+    ),
+    "fastgan": (
+        presets.fastgan(4),
+        lambda: (TwoSizesG(), TwoSizesD(body=image_d(), small=nn.Conv2d(3, 1, 4)), batches(3, 8, 8)),
+        True,
+    ),
+    "rosinality_progressive": (
+        presets.rosinality_progressive(1),
+        lambda: (
+            StepsG(body=nn.Linear(502, 192)),
+            StepsD(body=image_d()),
+            [[torch.rand(N, 3, 8, 8), torch.zeros(N).long()]],
+        ),
+        True,
     ),
     "mimicry": (
         presets.mimicry(),

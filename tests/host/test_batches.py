@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from coopinit_plugin import CoopInitError
 from coopinit_plugin.host.batches import Batches
@@ -216,3 +216,43 @@ def test_nested_tensors_are_refused_with_the_line_to_write():
     nested = torch.nested.nested_tensor([torch.zeros(3, 2), torch.zeros(4, 2)])
     with pytest.raises(CoopInitError, match=r"^Batch 1 of the loader holds a nested tensor.*to_padded_tensor\(batch"):
         next(Batches([nested], CPU))
+
+
+def test_looking_ahead_uses_nothing_up():
+    loader = Counted(numbered(200, 200, 200, 200, 200))
+    batches = Batches(loader, CPU)
+    assert [int(batch[0, 0]) for batch in batches.ahead()] == [0, 1, 2]  # 512 samples
+    assert loader.taken == 3
+    assert take(batches, 7) == [0, 1, 2, 3, 4, 0, 1]
+    assert loader.passes == 2
+
+
+def test_looking_ahead_ends_with_the_epoch():
+    loader = Counted(numbered(4, 4, 3))
+    batches = Batches(loader, CPU)
+    assert [int(batch[0, 0]) for batch in batches.ahead()] == [0, 1]
+    assert loader.passes == 1
+    assert take(batches, 4) == [0, 1, 0, 1]
+    stream = Batches(iter(numbered(4, 4)), CPU)
+    assert len(stream.ahead()) == 2
+    take(stream, 2)
+    with pytest.raises(CoopInitError, match="ended after 2 batches"):
+        next(stream)
+
+
+@pytest.mark.parametrize("used", range(8))
+def test_what_was_looked_at_comes_back(used):
+    def shuffled():
+        generator = torch.Generator().manual_seed(3)
+        dataset = TensorDataset(torch.arange(50.0)[:, None])
+        return Batches(DataLoader(dataset, 8, shuffle=True, generator=generator), CPU, [generator]), generator
+
+    (before, generator), (after, other) = shuffled(), shuffled()
+    before.ahead()
+    take_all = lambda batches, count: [next(batches)[0].flatten().tolist() for _ in range(count)]  # noqa: E731
+    take_all(before, used)
+    state = before.state_dict()
+    after.peek()
+    after.load_state_dict(state)
+    assert torch.equal(other.get_state(), generator.get_state())
+    assert take_all(before, 14) == take_all(after, 14)

@@ -25,13 +25,20 @@ from coopinit_plugin.calling.adapter import fresh
 from coopinit_plugin.host.networks import copies
 from coopinit_plugin.method import hand_over as fitting
 from coopinit_plugin.method.pair import per_sample
-from tests.upstream import famous, images, sequences, sets, translation
+from tests.upstream import famous, further, images, sequences, sets, translation
 from tests.upstream.entry import Upstream
 
-CODEBASES = [*famous.ENTRIES, *images.ENTRIES, *translation.ENTRIES, *sequences.ENTRIES, *sets.ENTRIES]
-CONFIG = WarmStartConfig(iterations=2, langevin_steps=2)
+CODEBASES = [
+    *famous.ENTRIES,
+    *images.ENTRIES,
+    *translation.ENTRIES,
+    *sequences.ENTRIES,
+    *sets.ENTRIES,
+    *further.ENTRIES,
+]
+CONFIG = WarmStartConfig(iterations=10)
 PASSES = 3
-fitting.SAMPLES = fitting.FEWEST = 32  # enough to see that the hand-over goes through, in a tenth of the time
+fitting.SAMPLES = fitting.FEWEST = 32  # the hand-over is whole, on a thirtieth of the samples
 
 
 class Counter:
@@ -137,6 +144,10 @@ def adversarial(entry: Upstream, G: nn.Module, D: nn.Module, batch: Any) -> list
         if not all(bool(torch.isfinite(p.grad).all()) for p in D.parameters() if p.grad is not None):
             return ["D's gradients"]  # zero they may be: a hinge that is satisfied
         adam_d.step()
+        if entry.adapter and entry.given.after_d_step is not None:
+            entry.given.after_d_step(D)
+            if f_real.numel() > 1 and not entry.logit(D, copy.deepcopy(entry.real(batch)), batch).detach().std():
+                return ["D is constant after the clip"]
         f_fake = entry.logit(D, fake, batch)
         adam_g.zero_grad()
         (-f_fake.mean() if entry.high else f_fake.mean()).backward()
