@@ -16,7 +16,7 @@ from tqdm import tqdm
 from coopinit_plugin import SlicedWasserstein
 from examples.helpers.digits import StackedDigits, coverage
 from examples.helpers.story import side_by_side
-from examples.study.stacked_mnist import IMAGES, LATENT, Judge, images, networks
+from examples.study.stacked_mnist import IMAGES, NETS, Judge, images
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def mnist_task(place: Path, seed: int) -> Task:
 
 def mnist_networks() -> tuple[nn.Module, nn.Module]:
     """Those of the study, a quarter as wide as VEEGAN's, called as this example calls its own."""
-    G, D = networks("none")
+    G, D = NETS["none"].make()
     G = nn.Sequential(nn.Flatten(), *G)
-    G.nz = LATENT
+    G.nz = NETS["none"].latent
     return G, nn.Sequential(*D, nn.Sigmoid(), nn.Flatten(0))
 
 
