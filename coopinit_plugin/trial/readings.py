@@ -82,7 +82,7 @@ def alarms(readings: Sequence[Reading]) -> dict[str, str]:
 
 
 def _collapsed(readings: Sequence[Reading]) -> str:
-    """Diversity has fallen; or it has stayed low, or the samples far from the data, and neither gets better."""
+    """Diversity has fallen; or the samples have stayed far from the data, and neither gets better."""
     seen = [reading for reading in readings if math.isfinite(reading.distance)]
     if len(seen) < 2:
         return ""
@@ -93,13 +93,11 @@ def _collapsed(readings: Sequence[Reading]) -> str:
     newest = seen[-PATIENCE:]
     steps = newest[-1].step - newest[0].step
     (diversity, more_diverse), (energy, more_energy) = (_mean_and_trend(newest, n) for n in ("diversity", "energy"))
-    if len(newest) < PATIENCE or more_diverse > RISING or more_energy < 1 / RISING:
+    if len(newest) < PATIENCE or energy <= LOST or more_diverse > RISING or more_energy < 1 / RISING:
         return ""
     if diversity < COLLAPSED:
         return f"the samples' diversity is at {low}% of the data's and has not risen for {steps} steps; collapse"
-    if energy > LOST:
-        return f"the samples are {seen[-1].distance:.2g} σ from the data and have come no closer in {steps} steps"
-    return ""
+    return f"the samples are {seen[-1].distance:.2g} σ from the data and have come no closer in {steps} steps"
 
 
 def _mean_and_trend(readings: Sequence[Reading], name: str) -> tuple[float, float]:

@@ -149,9 +149,9 @@ def judged(readings: Sequence[Reading]) -> str:
     """How a run that has come to its end has ended."""
     if not math.isfinite(readings[-1].distance):
         return "diverged"
-    if at_end(readings, "diversity") < COLLAPSED:
-        return "collapsed"
-    return "far" if at_end(readings, "energy") > LOST else "usable"
+    if at_end(readings, "energy") <= LOST:
+        return "usable"
+    return "collapsed" if at_end(readings, "diversity") < COLLAPSED else "far"
 
 
 def trained(plan: Plan, G: nn.Module, D: nn.Module, rest: list[Any], clock: Clock) -> Iterator[int]:
