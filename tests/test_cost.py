@@ -213,7 +213,7 @@ def test_a_warm_up_holds_no_more_copies_of_the_weights_than_it_needs(iterations,
 
 @pytest.mark.parametrize(("batch", "drawn"), [(32, 32), (4, 32), (2, 64)])
 def test_few_passes_go_before_the_first_iteration_and_after_the_last(batch, drawn):
-    """A look, a proof, a layout, the cost's unit, running statistics; then up to a thousand samples for the hand-over."""
+    """A look, a proof, the cost's unit, running statistics; then up to a thousand samples for the hand-over."""
     G, D = conv_pair()
     unit = 1 + REPETITIONS
     calls: collections.Counter[str] = collections.Counter()
