@@ -2,87 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lgamma
-from statistics import mean, median, stdev
+from statistics import median
 
 from coopinit_plugin.config import WarmStartConfig
+from coopinit_plugin.trial.comparison import SURE, Comparison, compare
 from coopinit_plugin.trial.run import ARMS, LONGEST, Run
 
-SURE = 0.95  # posterior probability that one start fails more often than the other
-LIKELY = 0.8  # one that is worth more seeds
-MATTERS = 1.15  # times closer to the data at the end; less is not worth a warm-up
-STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83)  # 95 % quantiles for 1 to 9 degrees of freedom
 HEAVY = 0.2  # of the budget in the warm-up; a real run is longer
 KINDS = {"better": "use", "worse": "harm", "perhaps": "unclear", "same": "no benefit"}
 AS_GOOD = 1.05  # times the distance at the random start's end: as good as that
 LOSSES = {"collapsed": "collapsed", "far": "stayed far from the data", "diverged": "diverged", "refused": "was refused"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One start beside another, over the seeds that both have.
-
-    Attributes:
-        lost: Runs of the one that were lost.
-        of: Of how many.
-        lost_by_other: Runs of the other that were lost.
-        of_other: Of how many.
-        fails_more: Probability that the one fails more often, uniform priors.
-        closer: How many times closer to the data the other ends: geometric mean over seeds usable in both; NaN if none.
-        low: Lower end of its 90 % interval.
-        high: Upper end.
-        seeds: Usable in both.
-    """
-
-    lost: int
-    of: int
-    lost_by_other: int
-    of_other: int
-    fails_more: float
-    closer: float
-    low: float
-    high: float
-    seeds: int
-
-    @property
-    def says(self) -> str:
-        """Of the other start: "better", "worse", "perhaps" better, or "same"."""
-        if self.fails_more >= SURE or self.fails_more <= 1 - SURE:
-            return "better" if self.fails_more > 0.5 else "worse"
-        if self.closer >= MATTERS and self.low > 1:
-            return "better"
-        if self.closer <= 1 / MATTERS and self.high < 1:
-            return "worse"
-        return "perhaps" if self.fails_more >= LIKELY or self.closer >= MATTERS else "same"
-
-
-def compare(runs: Sequence[Run], one: str, other: str) -> Comparison:
-    """The two starts beside each other; runs that an error of the user's code ended say nothing."""
-    a, b = ({run.seed: run for run in runs if run.arm == arm and run.decided} for arm in (one, other))
-    lost, lost_by_other = (sum(not run.usable for run in arm.values()) for arm in (a, b))
-    both = [seed for seed in a if seed in b and a[seed].usable and b[seed].usable]
-    logs = [math.log(max(a[seed].end("distance"), 1e-9) / max(b[seed].end("distance"), 1e-9)) for seed in both]
-    centre = mean(logs) if logs else math.nan
-    spread = math.inf
-    if len(logs) > 1:
-        spread = STUDENT[min(len(logs) - 2, len(STUDENT) - 1)] * stdev(logs) / math.sqrt(len(logs))
-    interval = (math.exp(max(centre - spread, -700)), math.exp(min(centre + spread, 700)))
-    more = _more_often(lost, len(a), lost_by_other, len(b))
-    return Comparison(lost, len(a), lost_by_other, len(b), more, math.exp(centre), *interval, len(both))
-
-
-def _more_often(lost: int, of: int, lost_by_other: int, of_other: int) -> float:
-    """Posterior probability that the first of two shares is the larger one, uniform priors."""
-    a, b, c, d = lost_by_other + 1, of_other - lost_by_other + 1, lost + 1, of - lost + 1
-
-    def beta(x: float, y: float) -> float:
-        return lgamma(x) + lgamma(y) - lgamma(x + y)
-
-    return sum(math.exp(beta(a + i, b + d) - math.log(d + i) - beta(1 + i, d) - beta(a, b)) for i in range(c))
 
 
 @dataclass(frozen=True)
@@ -133,7 +65,17 @@ def decide(runs: Sequence[Run], config: WarmStartConfig) -> Verdict:
             " It does not pay here.",
         ),
     }[kind]
-    return Verdict(kind, f"{before}{_against(runs, seen, arm)}{after}", _notes(runs, ours))
+    notes = _notes(runs, ours)
+    if kind == "use" and hand.says == "better" and more.seeds > 1:
+        part = (
+            f"{hand.lost_by_other} of {hand.of_other} runs after it were lost, {pays.lost_by_other} of {pays.of_other}"
+        )
+        notes = (
+            f"Hand-over alone does a part of it: {part} after a warm-up, which ends {more.closer:.2f} times closer. "
+            "In a longer run it may catch up.",
+            *notes,
+        )
+    return Verdict(kind, f"{before}{_against(runs, seen, arm)}{after}", notes)
 
 
 SHORT = "Give the runs more time (minutes= or iterations=), or mend the training first"

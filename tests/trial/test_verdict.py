@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from coopinit_plugin import WarmStartConfig
+from coopinit_plugin.trial.comparison import _more_often, compare
 from coopinit_plugin.trial.readings import Reading
 from coopinit_plugin.trial.run import ARMS, Run
-from coopinit_plugin.trial.verdict import _more_often, compare, decide
+from coopinit_plugin.trial.verdict import decide
 
 CONFIG = WarmStartConfig(handover="hinge")
 
@@ -46,6 +47,15 @@ def test_a_hand_over_that_does_as_much():
     assert verdict.kind == "hand-over"
     assert verdict.words.startswith("Hand-over alone does as much here, in 3 s.")
     assert "config=WarmStartConfig(iterations=0))`" in verdict.words
+
+
+def test_a_hand_over_that_does_a_part():
+    verdict = decide(runs(random=["far"] * 5, hand_over=[2 * d for d in SPREAD], warm=SPREAD), CONFIG)
+    assert verdict.kind == "use"
+    assert verdict.notes[0] == (
+        "Hand-over alone does a part of it: 0 of 5 runs after it were lost, 0 of 5 after a warm-up, which ends 2.00 "
+        "times closer. In a longer run it may catch up."
+    )
 
 
 def test_no_benefit():
