@@ -66,11 +66,6 @@ def zeleni(folder: Path) -> Any:
     return made["Generator"](1), made["Discriminator"](1), labelled(1, 32, 32, n=4)
 
 
-def sagan(folder: Path) -> Any:
-    made = module(folder, "model")
-    return made.Generator(16, 10), made.Discriminator(10), labelled(3, 128, 128, n=2)
-
-
 def progressive(folder: Path) -> Any:
     made = module(folder, "model")
     return made.Generator(512 - 10, 10), made.Discriminator(10), labelled(3, 8, 8, n=4)
@@ -148,6 +143,7 @@ def gigagan(folder: Path) -> Any:
         "ema_pytorch",
         "numerize",
         "gigagan_pytorch.open_clip",
+        "gigagan_pytorch.data",
         "gigagan_pytorch.optimizer",
         *TOOLS,
     )
@@ -189,14 +185,13 @@ def all_sizes_of_g(G: Any, z: Any, batch: Any) -> Any:
 
 
 def mean_of_scales(D: Any, x: Any, batch: Any) -> Any:
-    f = D(x[0], x[1:], return_multiscale_outputs=False, calc_aux_loss=False)[0]
-    return torch.stack([scale.flatten(1).mean(1) for scale in f]).mean(0)
+    return D(x[0], x[1:], return_multiscale_outputs=False, calc_aux_loss=False)[0].mean(0)  # (scales, N)
 
 
 def stargan(folder: Path) -> Any:
     made = module(folder, "core.model", ("core.wing", *TOOLS))
     G = nn.ModuleDict({"generator": made.Generator(32, 8, 16, 0), "mapping_network": made.MappingNetwork(4, 8, 2)})
-    loader = [(*batches(3, 32, 32, n=4), torch.randint(0, 2, (4,))) for _ in range(2)]
+    loader = [(*batches(3, 32, 32, n=2), torch.randint(0, 2, (2,))) for _ in range(2)]
     return G, made.Discriminator(32, 2, 16), loader
 
 
@@ -236,9 +231,9 @@ def diffused(D: Any, x: Any, batch: Any) -> Any:
 
 def unet(folder: Path) -> Any:
     made = module(folder, "BigGAN", (*TOOLS, "utils"))
-    both = {"resolution": 128, "n_classes": 10, "skip_init": True}
+    both = {"resolution": 128, "n_classes": 10, "skip_init": True, "unconditional": False}
     G = made.Generator(G_ch=2, dim_z=20, hier=False, G_shared=True, shared_dim=16, G_attn="0", **both)
-    D = made.Unet_Discriminator(D_ch=2, D_attn="0", unconditional=False, **both)
+    D = made.Unet_Discriminator(D_ch=2, D_attn="0", **both)
     return G, D, labelled(3, 128, 128, n=4)
 
 
@@ -264,9 +259,8 @@ ENTRIES = [
         d_loss=lambda real, fake: real.mean() - fake.mean(), high=False,
         adapter={"d_loss": lambda f_real, f_fake: f_real.mean() - f_fake.mean(), "after_d_step": clip},
     ),
-    Upstream("rosinality/sagan-pytorch", "f6eeb06ef839e3bc32a1969bae1f715a901853ff", "Apache-2.0", "128²", sagan, noise_and_labels(16), spread, logit=with_labels, d_loss=hinge),
     Upstream(
-        "rosinality/progressive-gan-pytorch", "672f27ef154944284ee6077c856fb98671ae0bea", "Apache-2.0", "step 1", progressive,
+        "rosinality/progressive-gan-pytorch", "672f27ef154944284ee6077c856fb98671ae0bea", "MIT", "step 1", progressive,
         noise_and_labels(502), lambda G, z, batch: G(*z, 1, 1.0), logit=lambda D, x, batch: D(x, 1, 1.0)[0], d_loss=wasserstein,
         adapter=own(presets.rosinality_progressive(1)),
     ),
