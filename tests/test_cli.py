@@ -45,12 +45,13 @@ class Batches(list):
     # of which one is never given: Ctrl-C comes first
     def __init__(self, batches, at=None):
         super().__init__(batches)
-        self.at = at
+        self.at, self.given = at, 0
 
     def __iter__(self):
-        for index, batch in enumerate(super().__iter__()):
-            if index == self.at:
+        for batch in super().__iter__():
+            if self.given == self.at:
                 raise KeyboardInterrupt
+            self.given += 1
             yield batch
 
 def seeded(at=None):
@@ -58,7 +59,7 @@ def seeded(at=None):
     return G, D, Batches(batches, at)
 
 def interrupted():
-    return seeded(at=2)
+    return seeded(at=5)  # after an epoch, by which σ is found
 
 def at_once():
     return seeded(at=0)

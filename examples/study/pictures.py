@@ -2,7 +2,7 @@
 
     python -m examples.study.stacked_mnist --data mnist.npz --arm random --keep runs/kept/stacked --total 3000
     python -m examples.study.stacked_mnist --data mnist.npz --arm warm --keep runs/kept/stacked --total 3000
-    python -m examples.study.pictures runs/kept/stacked examples/study/results/stacked_mnist.png
+    python -m examples.study.pictures runs/kept/stacked runs/stacked_mnist.csv examples/study/results/stacked_mnist.png
 
 Each sample of Stacked MNIST is shown as its three channels, side by side. Of every start the first seed that was kept
 is taken, and of its samples the first ones: nothing is chosen.
@@ -11,6 +11,7 @@ is taken, and of its samples the first ones: nothing is chosen.
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +31,38 @@ def panel(samples: np.ndarray) -> np.ndarray:
     )
 
 
-def draw(kept: Path) -> Figure:
-    """Four panels, of what lies in the folder."""
+def draw(kept: Path, rows: Path) -> Figure:
+    """Four panels, of what lies in the folder, with what the rows say of them."""
     random, warm = (_first_run(kept, arm) for arm in ("random", "warm"))
-    done = [int(files[-1].stem.rsplit("-", 1)[1]) for files in (random, warm)]
     parts = [
-        ("real", kept / "real.npy"),
-        (f"random start,\n{done[0]:,} iterations", random[-1]),
-        ("right after the warm-up,\nno adversarial iteration", warm[0]),
-        (f"warm start,\n{done[1]:,} iterations: equal cost", warm[-1]),
+        ("Real", kept / "real.npy"),
+        (f"Random start, {_done(random[-1]):,} iterations\n{_told(random[-1], rows)}", random[-1]),
+        (f"Right after the warm-up\n{_told(warm[0], rows)}", warm[0]),
+        (f"Warm start, {_done(warm[-1]):,} iterations\n{_told(warm[-1], rows)}", warm[-1]),
     ]
-    figure, axes = pyplot.subplots(1, 4, figsize=(12, 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(1, 4, figsize=(12, 3.9), layout="constrained")
     for axis, (title, file) in zip(axes, parts, strict=True):
         axis.imshow(panel(np.load(file)), cmap="gray", vmin=0, vmax=255)
-        axis.set_title(title, fontsize=12)
+        axis.set_title(title, fontsize=12, loc="left")
         axis.axis("off")
     return figure
+
+
+def _done(file: Path) -> int:
+    """Adversarial iterations."""
+    return int(file.stem.rpartition("-")[2])
+
+
+def _told(file: Path, rows: Path) -> str:
+    """What the row of this reading says."""
+    with rows.open(newline="") as table:
+        for row in csv.DictReader(table):
+            name = "-".join(list(row.values())[: list(row).index("warm_cost")])
+            if file.stem.startswith(name + "-") and abs(int(row["cost"]) - int(row["warm_cost"]) - _done(file)) <= 1:
+                if "modes" in row:
+                    return f"{row['modes']} of 1000 modes, Fréchet {int(float(row['frechet'])):,}"
+                return f"Fréchet {float(row['frechet']):,.1f}"
+    return ""
 
 
 def _first_run(kept: Path, arm: str) -> list[Path]:
@@ -58,9 +75,10 @@ def _first_run(kept: Path, arm: str) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path, help="the folder of --keep")
+    parser.add_argument("rows", type=Path, help="the table of --table")
     parser.add_argument("picture", type=Path)
     asked = parser.parse_args()
-    draw(asked.kept).savefig(asked.picture, dpi=110)
+    draw(asked.kept, asked.rows).savefig(asked.picture, dpi=110)
 
 
 if __name__ == "__main__":
