@@ -21,6 +21,7 @@ from coopinit_plugin.nests import (
     batch_size,
     could_be_data,
     describe,
+    first_line,
     get,
     move,
     only_tensors,
@@ -150,6 +151,25 @@ def check(x: Any, name: str) -> None:
                 f"The data are not finite: {odd} of {leaf.numel()} numbers of the first batch are NaN or infinite. "
                 "Clean or drop those samples in the dataset (torch.nan_to_num)."
             )
+
+
+def check_mask(mask: Hook, x: Any) -> None:
+    """Refuse a mask, ``(x) -> mask``, that does not fit the data x, or lets none of them move."""
+    try:
+        given = mask(x)
+        if given is None:
+            return
+        pairs = list(zip(tree_leaves(given), tree_leaves(x), strict=True))
+        if all(torch.broadcast_to(free, leaf.shape).shape for free, leaf in pairs):
+            moves = any(bool(free.bool().any()) for free, _ in pairs)
+    except Exception as error:
+        raise unclear(
+            f"Adapter.mask does not fit the data x, {describe(x)}: {first_line(error)}. Expected a tensor that "
+            "broadcasts to x, 1 where the chain may move x, or a function (x) -> mask.",
+            line(mask="lambda x: torch.ones_like(x)"),
+        ) from error
+    if not moves:
+        raise CoopInitError("Adapter.mask is 0 everywhere: nothing may move. It is 1 where the chain may move x.")
 
 
 def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
