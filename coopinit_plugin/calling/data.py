@@ -210,7 +210,7 @@ def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
         spans, slack = f"G's output spans [{bottom}, 1] ({end.lower()}), your data", 0.01 * (1 - bottom)
         if low < bottom - slack or high > 1 + slack:
             body = rescaled(name, low, high, bottom)
-            seen = " (the first batch's range: take that of your data set)" * ("(" in body and low < -1)
+            seen = " (the first batch's range: take that of your data set)" * (" - (" in body)
             reach = f"{spans} {rows[-1][1]}: G can never reach them. Scale them as your loop does, e.g."
             doubts.append(f"{reach} {line(real=body)}{seen}.")
         elif bottom < 0 <= low:

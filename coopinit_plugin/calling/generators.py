@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -115,8 +116,11 @@ def _unknown(known: Known, tried: str) -> CoopInitError:
         why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
         labels = next((part for part in known.held.others if could_be_labels(part)), None)
         hooks = {"latent": f"torch.cat([{_noise(known)}, {rows_line(labels, first.width - size[1])}], 1)"}
+    failed = re.search(rf"G\(\({known.held.n}, (\d+)\) ", tried)
     if (name := named_only(known.G)) is not None:
         why, hooks["generate"] = why + " Its forward takes arguments by name alone.", f"G({name}=z)"
+    elif failed and hooks["latent"] == noise_line(int(failed[1])):  # that line was tried
+        hooks["latent"] = f"torch.randn(n, ..., {failed[1]}, device=device)"
     return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
 
 

@@ -15,6 +15,8 @@ from coopinit_plugin.nests import Part, could_be_labels, describe, items
 
 ONE_SAMPLE = "more than 1 value per channel"  # BatchNorm's words
 LARGER_BATCH = "BatchNorm needs more than one sample: give a loader with a larger batch_size, and drop_last=True."
+TOPS = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))  # ends of the types in which images come
+FILLED = 0.4  # the share of such a range that data of this type fill
 MANY = 64  # tensors in a batch, without any data among them: nested lists that were collated number by number
 
 
@@ -137,7 +139,7 @@ def _layout(ours: Part, theirs: Part) -> str | None:
 
 def rescaled(name: str, low: float, high: float, bottom: int) -> str:
     """The data in [bottom, 1], as a user writes it: by the range of their type, or else by the range seen."""
-    top = next((top for top in (1, 255, 4095, 65535) if low >= 0 and high <= top), None)
+    top = next((top for top in TOPS if low >= 0 and high <= top and (top == 1 or high > FILLED * top)), None)
     if low >= -1 and high <= 1 and bottom == 0:
         return f"({name} + 1) / 2"
     if top is not None and bottom < 0:

@@ -225,6 +225,18 @@ def test_arguments_by_name_alone(G, call):
     warm_start(G, D, vectors(), config=short(), progress=False, adapter=followed(message))
 
 
+def test_a_line_that_was_tried_is_not_suggested():
+    class Parts(ByName):
+        def forward(self, z):
+            n, parts, width = z.shape
+            return self.net(z.reshape(n * parts, width)).reshape(n, parts, 2).mean(1)
+
+    G, D = Parts(), mlp_pair()[1]
+    refused(G, D, vectors(), "not enough values to unpack", "torch.randn(n, ..., 4, device=device)")
+    own = Adapter(latent=lambda n, device, batch: torch.randn(n, 3, 4, device=device))
+    warm_start(G, D, vectors(), config=short(), progress=False, adapter=own)
+
+
 def test_one_sample_under_batchnorm_in_g():
     G = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
     said = "BatchNorm needs more than one sample: give a loader with a larger batch_size"
