@@ -37,7 +37,7 @@ def checked_config(config: Any, handover: str | None) -> WarmStartConfig:
     return asked
 
 
-def check_arguments(adapter: Any, output_dir: Any, resume: bool) -> None:
+def check_arguments(adapter: Any, output_dir: Any, resume: bool, callback: Any = None) -> None:
     """Refuse what is of the wrong kind before anything runs.
 
     Raises:
@@ -47,6 +47,11 @@ def check_arguments(adapter: Any, output_dir: Any, resume: bool) -> None:
         raise CoopInitError(
             f"adapter is a {type(adapter).__name__}; expected coopinit_plugin.Adapter(...), for example "
             "Adapter(score=lambda D, x, z, batch: D(x)[0])."
+        )
+    if callback is not None and not callable(callback):
+        raise CoopInitError(
+            f"callback is a {type(callback).__name__}; expected a function (step) -> None, or False to stop, for "
+            "example lambda step: print(step.iteration)."
         )
     if resume and output_dir is None:
         raise CoopInitError('resume=True needs output_dir, the folder to go on from, e.g. output_dir="init/".')

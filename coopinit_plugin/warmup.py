@@ -90,7 +90,7 @@ def warm_start(
         >>> result.save_pretrained("init/")  # doctest: +SKIP
     """
     config = checked_config(config, handover)
-    check_arguments(adapter, output_dir, resume)
+    check_arguments(adapter, output_dir, resume, callback)
     check_loader(loader)
     shown = progress and sys.stderr is not None  # as it is under pythonw and in services of Windows
     with (

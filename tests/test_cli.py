@@ -242,13 +242,20 @@ def test_debug_shows_where(here):
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_a_failure_that_is_no_mistake_is_one_line_too(here, hub: Hub, capsys):  # noqa: F811
+def test_a_hub_that_cannot_be_reached_is_one_line_too(here, hub: Hub, capsys):  # noqa: F811
     main(["warm-start", PAIR, "-o", "init", *SHORT])
     capsys.readouterr()
     hub.__exit__()
-    assert main(["push", "init", ID]) == 1
+    assert main(["push", "init", ID]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("coopinit push: ConnectError: ")
+    assert told.startswith("coopinit push: The Hub could not be reached (ConnectError: ")
+    assert "nothing was pushed to" in told
+
+
+def test_a_failure_that_is_no_mistake_is_one_line_too(here, capsys, monkeypatch):
+    monkeypatch.setattr("coopinit_plugin.cli.inspect", lambda *given, **hooks: 1 / 0)
+    assert main(["inspect", PAIR]) == 1
+    assert capsys.readouterr().err == "coopinit inspect: ZeroDivisionError: division by zero (--debug shows where)\n"
 
 
 def test_help_teaches(capsys):

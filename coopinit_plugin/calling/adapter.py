@@ -180,7 +180,12 @@ def bound(
     if missing := [name for name, hook in hooks.items() if hook is None]:
         raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
     real, latent, generate, score = hooks.values()
-    after_d_step, mask = adapter.after_d_step or (lambda D: None), adapter.mask
+    mask = adapter.mask
+
+    def after_d_step() -> None:
+        if adapter.after_d_step is not None:
+            with users_hook("after_d_step", f"D, a copy of your {type(D).__name__}"):
+                adapter.after_d_step(D)
 
     def generated(z: Any) -> Any:
         release_graphs(G)
@@ -204,7 +209,7 @@ def bound(
         latent=lambda n, device, batch: move(latent(n, device, batch), device),
         generate=generated,
         logits=logits,
-        after_d_step=lambda: after_d_step(D),
+        after_d_step=after_d_step,
         mask=mask if callable(mask) else lambda x: mask,
     )
 

@@ -86,9 +86,18 @@ def noise_argument(module: nn.Module) -> str | None:
     """The argument that takes the noise by name, if all are optional and the first is not it."""
     every = [a for a in _parameters(module) if a.kind not in VARIADIC]
     named = [name for name in NOISES if name in [a.name for a in every]]
-    if not named or any(a.default is a.empty for a in every):
+    asked = [a for a in every if a.default is a.empty]
+    if not named or any(a.kind is not a.KEYWORD_ONLY or a.name != named[0] for a in asked):
         return None
     return named[0] if every[0].name != named[0] or every[0].kind is every[0].KEYWORD_ONLY else None
+
+
+def named_only(module: nn.Module) -> str | None:
+    """The first argument of a forward that takes arguments by name alone; ``z`` if it names none of them."""
+    every = _parameters(module)
+    if not every or any(a.kind not in (a.KEYWORD_ONLY, a.VAR_KEYWORD) for a in every):
+        return None
+    return next((a.name for a in every if a.kind is a.KEYWORD_ONLY), "z")
 
 
 def conditions_of(

@@ -21,6 +21,7 @@ from coopinit_plugin.nests import (
     batch_size,
     could_be_data,
     describe,
+    first_line,
     get,
     move,
     only_tensors,
@@ -152,6 +153,25 @@ def check(x: Any, name: str) -> None:
             )
 
 
+def check_mask(mask: Hook, x: Any) -> None:
+    """Refuse a mask, ``(x) -> mask``, that does not fit the data x, or lets none of them move."""
+    try:
+        given = mask(x)
+        if given is None:
+            return
+        pairs = list(zip(tree_leaves(given), tree_leaves(x), strict=True))
+        if all(torch.broadcast_to(free, leaf.shape).shape for free, leaf in pairs):
+            moves = any(bool(free.bool().any()) for free, _ in pairs)
+    except Exception as error:
+        raise unclear(
+            f"Adapter.mask does not fit the data x, {describe(x)}: {first_line(error)}. Expected a tensor that "
+            "broadcasts to x, 1 where the chain may move x, or a function (x) -> mask.",
+            line(mask="lambda x: torch.ones_like(x)"),
+        ) from error
+    if not moves:
+        raise CoopInitError("Adapter.mask is 0 everywhere: nothing may move. It is 1 where the chain may move x.")
+
+
 def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
     """σ of each tensor of the data, over the batches that are like the first one; constant data are refused."""
     first, *more = batches
@@ -190,7 +210,7 @@ def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
         spans, slack = f"G's output spans [{bottom}, 1] ({end.lower()}), your data", 0.01 * (1 - bottom)
         if low < bottom - slack or high > 1 + slack:
             body = rescaled(name, low, high, bottom)
-            seen = " (the first batch's range: take that of your data set)" * ("(" in body and low < -1)
+            seen = " (the first batch's range: take that of your data set)" * (" - (" in body)
             reach = f"{spans} {rows[-1][1]}: G can never reach them. Scale them as your loop does, e.g."
             doubts.append(f"{reach} {line(real=body)}{seen}.")
         elif bottom < 0 <= low:

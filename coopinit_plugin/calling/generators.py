@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,18 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, Condition, arguments, conditions_of
+from coopinit_plugin.calling.conditions import (
+    CONDITIONS,
+    Condition,
+    arguments,
+    conditions_of,
+    named_only,
+    noise_argument,
+)
 from coopinit_plugin.calling.data import Held
 from coopinit_plugin.calling.latents import Guess, Known, guesses
 from coopinit_plugin.calling.layers import first_layer, noise_line, one_hot_line, rows_line
-from coopinit_plugin.calling.misfits import mismatch
+from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE, mismatch
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.recorder import recorded
 from coopinit_plugin.nests import could_be_data, could_be_labels, describe, first_line, move, parts
@@ -25,7 +33,9 @@ ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tuple[Guess, Any, Any]:
     """(How G is called, what it was given, what it gave), proved by a forward pass."""
     if given.latent is not None:
-        return _given(G, held, device, Guess(given.latent, "given (latent)", hook=given.generate))
+        return _given(
+            G, held, device, Guess(given.latent, "given (latent)", argument=noise_argument(G), hook=given.generate)
+        )
     conditions = [] if given.generate is not None else conditions_of(G, "G", held.others, () if held.known else None)
     known = Known(G, first_layer(G.named_modules()), held, conditions)
     waiting = guesses(known)
@@ -89,6 +99,8 @@ def _refuse_translation(held: Held, z: Any, out: Any) -> None:
 
 def _unknown(known: Known, tried: str) -> CoopInitError:
     """What is known of a G that took none of the guesses, and the line to write."""
+    if ONE_SAMPLE in tried:
+        return CoopInitError(f"G ({type(known.G).__name__}) fails in training mode. {LARGER_BATCH}{tried}")
     first, size = known.first, known.size
     if known.conditions or len(arguments(known.G)[0]) > 1:
         return _several(known, tried)
@@ -104,6 +116,11 @@ def _unknown(known: Known, tried: str) -> CoopInitError:
         why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
         labels = next((part for part in known.held.others if could_be_labels(part)), None)
         hooks = {"latent": f"torch.cat([{_noise(known)}, {rows_line(labels, first.width - size[1])}], 1)"}
+    failed = re.search(rf"G\(\({known.held.n}, (\d+)\) ", tried)
+    if (name := named_only(known.G)) is not None:
+        why, hooks["generate"] = why + " Its forward takes arguments by name alone.", f"G({name}=z)"
+    elif failed and hooks["latent"] == noise_line(int(failed[1])):  # that line was tried
+        hooks["latent"] = f"torch.randn(n, ..., {failed[1]}, device=device)"
     return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
 
 

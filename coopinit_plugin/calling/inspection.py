@@ -39,6 +39,8 @@ def look(
 
     If the user has named the loss that follows (`loss_named`), D is high on real as that loss has it.
     """
+    unlearnt = {name: torch.no_grad()(hook) for name in ("real", "latent") if (hook := getattr(given, name))}
+    given = dataclasses.replace(given, **unlearnt)  # a network of the user's inside them gets no gradient
     with kept(buffers(G, D), training(G, D)):
         G.train()
         likelihood_mode(D)

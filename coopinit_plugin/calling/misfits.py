@@ -13,6 +13,10 @@ from coopinit_plugin.calling.layers import one_hot_line
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.nests import Part, could_be_labels, describe, items
 
+ONE_SAMPLE = "more than 1 value per channel"  # BatchNorm's words
+LARGER_BATCH = "BatchNorm needs more than one sample: give a loader with a larger batch_size, and drop_last=True."
+TOPS = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))  # ends of the types in which images come
+FILLED = 0.4  # the share of such a range that data of this type fill
 MANY = 64  # tensors in a batch, without any data among them: nested lists that were collated number by number
 
 
@@ -20,9 +24,11 @@ def no_data(batch: Any, named: list[Part]) -> CoopInitError:
     """What is in a batch that holds nothing like data, and the line that makes data of it."""
     if not named:
         arrays = [f"torch.as_tensor({name})" for name in _arrays(batch)]
+        if isinstance(batch, list) and len(batch) > 2:
+            arrays = ["torch.stack([torch.as_tensor(sample) for sample in batch])"] if arrays else [_as_one(batch)]
         attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
         seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
-        seen += " The DataLoader's default collate_fn makes tensors of arrays." * bool(arrays)
+        seen += " The DataLoader's default collate_fn makes tensors of arrays." * any(_arrays(batch))
         return unclear(seen, line(real=[*arrays, *attributes, 'batch["image"]'][0]))
     seen = f"No data found in a batch: {_listed(named)}."
     if len(named) > MANY:
@@ -37,8 +43,10 @@ def no_data(batch: Any, named: list[Part]) -> CoopInitError:
         real = f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"
         return unclear(f"{seen} They are complex; expected real numbers. As two channels:", line(real=real))
     if x.is_floating_point():
-        stacked = f"torch.stack({name[: name.rindex('[')]})" if part.keys and len(named) > 1 else f"{name}.unsqueeze(1)"
-        return unclear(f"{seen} Expected (N, ...), N samples of at least one dimension each.", line(real=stacked))
+        alike = [its for its in named if (its.tensor.shape, its.tensor.dtype) == (x.shape, x.dtype)]
+        real = f"torch.stack({_each(alike)})" if len(alike) > 1 else f"{name}.unsqueeze(1)"
+        ask = " Single samples? Make batches of them, e.g. by DataLoader(dataset, batch_size=64)." * (len(alike) < 2)
+        return unclear(f"{seen} Expected (N, ...), N samples of at least one dimension each.{ask}", line(real=real))
     if x.ndim >= 3 or x.dtype == torch.bool:
         high = 255 if x.dtype == torch.uint8 else high
         seen = f"The data are whole numbers ({_listed(named)}), here in the range [{low:g}, {high:g}]."
@@ -50,6 +58,23 @@ def no_data(batch: Any, named: list[Part]) -> CoopInitError:
         return unclear(ask, line(real=rows), line(real=f"{name}.float()"))
     expected = "Expected a floating-point tensor (N, ...), such as images (N, C, H, W); these look like labels."
     return unclear(f"{seen} {expected} Let the loader yield the data, too.", line(real="..."))
+
+
+def _each(samples: list[Part]) -> str:
+    """A list of the single samples in a batch, as a user writes it: they, or what holds each, stand in a list."""
+    first = samples[0]
+    if all(part.keys[:-1] == first.keys[:-1] for part in samples):
+        return first.name[: first.name.rindex("[")]
+    return f"[sample{''.join(f'[{key!r}]' for key in first.keys[1:])} for sample in batch]"
+
+
+def _as_one(batch: list[Any]) -> str:
+    """A list without any tensor or array made one tensor, as a user writes it: lists of numbers, or images."""
+    try:
+        torch.tensor(batch)
+    except Exception:
+        return "torch.stack([torchvision.transforms.functional.to_tensor(sample) for sample in batch])"
+    return "torch.tensor(batch)"
 
 
 def _listed(named: list[Part]) -> str:
@@ -77,7 +102,7 @@ def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") 
     shape = made[0].tensor.shape[1:] if made else ()
     samples = [part for part in data if single and part.tensor.ndim == len(shape)]
     if len(samples) > 1:
-        whole = samples[0].name[: samples[0].name.rindex("[")]
+        whole = _each(samples)
         if len({part.tensor.shape for part in samples}) == 1:
             return unclear(f"{seen} A list of single samples?{tried}", line(real=f"torch.stack({whole})"))
         sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {whole}"
@@ -86,6 +111,11 @@ def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") 
     if samples and samples[0].tensor.shape == shape:
         ask = f"{seen} Single samples? Make batches of them, e.g. by DataLoader(dataset, batch_size=64)."
         return unclear(ask + tried, line(real=f"{samples[0].name}.unsqueeze(0)"))
+    if made and any(part.tensor.shape[1:] == shape for part in data):
+        wrong = (
+            f"{seen} Only the number of samples differs: a latent is asked for n samples. Does it give as many?{tried}"
+        )
+        return unclear(wrong, line(latent="torch.randn(n, ..., device=device)"))
     reordered = next((body for ours in data for theirs in made if (body := _layout(ours, theirs))), None)
     return unclear(
         f"{seen} D compares the two, so their shapes must be the same. Resize or reorder the data, or G.{tried}",
@@ -109,7 +139,7 @@ def _layout(ours: Part, theirs: Part) -> str | None:
 
 def rescaled(name: str, low: float, high: float, bottom: int) -> str:
     """The data in [bottom, 1], as a user writes it: by the range of their type, or else by the range seen."""
-    top = next((top for top in (1, 255, 4095, 65535) if low >= 0 and high <= top), None)
+    top = next((top for top in TOPS if low >= 0 and high <= top and (top == 1 or high > FILLED * top)), None)
     if low >= -1 and high <= 1 and bottom == 0:
         return f"({name} + 1) / 2"
     if top is not None and bottom < 0:

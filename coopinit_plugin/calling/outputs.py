@@ -80,6 +80,10 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str,
     if not f.is_floating_point():
         raise _which(f, f" ({name} is {describe(f)}, no floating-point score)")
     lines = [line(score=f"{name}.flatten(1).mean(1)")]
+    if f.ndim == 2:
+        lines.append(line(score=f"{name}[:, 0]"))
+        if torch.allclose(f.detach().sum(1), torch.ones(len(f), dtype=f.dtype, device=f.device)):  # a softmax
+            lines = [line(score=f"torch.logit({name}[:, 1], 1e-6)")]
     if n in f.shape[1:] and f.shape[0] != n:  # scales or time steps first
         seen = f"{name} has shape {tuple(f.shape)}: not the {n} samples come first, but {f.shape[0]} scales or steps."
         later = "" if f.ndim == 2 else f".movedim({f.shape.index(n)}, 0).flatten(1)"

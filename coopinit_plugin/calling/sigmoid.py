@@ -30,7 +30,14 @@ class Sigmoids(TorchFunctionMode):
         self.nodes: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") not in ("sigmoid", "sigmoid_", "expit", "special_expit"):
+        if getattr(func, "__name__", "") not in (
+            "sigmoid",
+            "sigmoid_",
+            "expit",
+            "special_expit",
+            "log_sigmoid",
+            "logsigmoid",
+        ):
             return func(*args, **(kwargs or {}))
         self.given.append(args[0].clone() if func.__name__ == "sigmoid_" else args[0])
         result = func(*args, **(kwargs or {}))

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.randomness import random_state, set_random_state
+from coopinit_plugin.method.pair import detached
 from coopinit_plugin.nests import batch_size, describe, first_line, move, parts
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Batches:
         if batch is _END:
             return batch
         self._left_out = self._every - 1
-        return self._checked(move(batch, self._device))
+        return self._checked(detached(move(batch, self._device)))  # e.g. made by an encoder, with its graph
 
     def _full(self, at_end: Any = None) -> Any:
         """The loader's next batch that is no smaller than its first; `at_end`, if given, where the epoch ends."""

@@ -102,6 +102,11 @@ def checked(name: str, module: Any) -> nn.Module:
         problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
     elif empty := [key for key, tensor in tensors.items() if tensor.is_meta]:
         problem = f"has no values yet: {empty[0]} is on the meta device. Call to_empty(device=...), initialise."
+    elif sparse := [key for key, tensor in tensors.items() if tensor.layout is not torch.strided]:
+        problem = (
+            f"holds {sparse[0]}, a sparse tensor, which cannot be compared or saved. Make it dense, to_dense(), or a "
+            "plain attribute in place of a buffer."
+        )
     elif any(id(parameter) in moves for child in scripted for parameter in child.parameters()):
         problem = "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
     elif folded := [key for key, tensor in tensors.items() if id(tensor) in moves and repeats(tensor)]:

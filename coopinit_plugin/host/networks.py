@@ -113,6 +113,13 @@ def averages(ema: Any, generator: nn.Module) -> list[nn.Module]:
                 f"The weights of G do not fit ema[{index}] ({type(member).__name__}): {why}. Nothing was changed. Give "
                 "averaged copies of G, e.g. ema=[copy.deepcopy(G)]; helpers that hold one are seen through."
             )
+        for key, tensor in state_of(fitting[0]).items():
+            if tensor.is_meta or (repeats(tensor) and not repeats(own[key])):
+                why = "is on the meta device" if tensor.is_meta else "was made by expand()"
+                raise CoopInitError(
+                    f"ema[{index}] cannot be written: {key} {why}. Nothing was changed. Give a copy with memory of its "
+                    "own, e.g. ema=[copy.deepcopy(G)]."
+                )
         found.append(fitting[0])
     return found
 

@@ -13,12 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.data import check_mask
 from coopinit_plugin.calling.inspection import look
+from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
 from coopinit_plugin.host.networks import device_of, few, held, holds, unwrap, write
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
-from coopinit_plugin.method.kept import buffers, frozen, kept, training
+from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.nests import first_line
@@ -160,10 +162,11 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     Raises:
         CoopInitError: saying which pass failed, and why.
     """
-    with kept(training(pair.G, pair.D), buffers(pair.G, pair.D)):
+    with kept(training(pair.G, pair.D), buffers(pair.G, pair.D), values(pair.D.parameters())):
         pair.G.train()
         likelihood_mode(pair.D)
         x, z, batch = pair.draw(batch, device)
+        check_mask(pair.mask, x)
         leaves, nest = tree_flatten(x)
         inputs = [leaf.detach().requires_grad_() for leaf in leaves]
         with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
@@ -178,6 +181,11 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
             pair.D.train()
             pair.score(x, z, batch)
+        pair.after_d_step()
+        if odd := [name for name, parameter in pair.D.named_parameters() if not torch.isfinite(parameter).all()]:
+            raise CoopInitError(
+                f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite. Your networks are untouched."
+            )
     if not unreached:
         return []
     return [f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"]
@@ -195,8 +203,7 @@ def _passes(what: str) -> Iterator[None]:
         cures = {
             "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the chain needs the "
             "gradient with respect to the samples, which the reentrant kind does not give.",
-            "more than 1 value per channel": "BatchNorm needs more than one sample: give a loader with a larger "
-            "batch_size, and drop_last=True.",
+            ONE_SAMPLE: LARGER_BATCH,
         }
         cure = next((cure for sign, cure in cures.items() if sign in said), "Your networks are untouched.")
         raise CoopInitError(f"A pass of {what}, fails: {first_line(error)}. {cure}") from error

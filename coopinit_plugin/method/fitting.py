@@ -36,8 +36,9 @@ UNSTEADY = (
     "score without what changes it, adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)."
 )
 NONE_FOUND = (
-    "No layer of D's alone was found that scales or shifts its logits ({}spectral norm and no bias, or G's layer, "
-    "too?): they stay as the warm-up left them, of standard deviation {:.2g}."
+    "No layer of D's alone was found that scales or shifts its logits ({}spectral norm and no bias, a bound such as "
+    "tanh after the last layer, noise that changes from call to call, or G's layer, too?): they stay as the warm-up "
+    "left them, of standard deviation {:.2g}."
 )
 
 

@@ -96,7 +96,7 @@ def test_a_step_that_stays_out_of_the_way_changes_nothing():
     plain, other = mlp_pair()[1], mlp_pair()[1]
     _, told = warm(plain)
     _, same = warm(other, after_d_step=clip(1e6))
-    assert told == {**same, **{name: told[name] for name in ("seconds", "cost_in_steps")}}
+    assert told == {**same, "seconds": told["seconds"], "cost_in_steps": told["cost_in_steps"]}
     assert all(map(torch.equal, plain.parameters(), other.parameters()))
 
 
@@ -215,7 +215,7 @@ def test_low_precision_is_named_where_nothing_was_found(caplog):
         D.net[index].register_parameter("bias", None)
         nn.utils.parametrizations.spectral_norm(D.net[index])
     assert warm(D, iterations=5)[1]["handover_moved"] == ""
-    assert "(numbers of low precision inside D, spectral norm and no bias, or G's layer, too?)" in caplog.text
+    assert "(numbers of low precision inside D, spectral norm and no bias," in caplog.text
 
 
 # --- an inverted D
@@ -226,7 +226,7 @@ def at_the_end(change, iterations: int):
     calls = iter(range(1, 10**9))
 
     def step(D: nn.Module) -> None:
-        if next(calls) == iterations:
+        if next(calls) == 1 + iterations:  # the first call is the proof before the first iteration
             change(D)
 
     return step
