@@ -199,13 +199,15 @@ def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
         return
     rows = labels.tensor.ndim == 2 and labels.tensor.shape[1] > 1
     classes = int(labels.tensor.shape[1] if rows else labels.tensor.max() + 1)
+    if not optional and classes >= guess.width:  # there is no room for noise beside them
+        return
     noise = noise_line(guess.width)
     if optional:
         hooks = {"latent": f"({noise}, {labels.name})", "generate": f"G(z[0], {optional[0]}=z[1])"}
         seen = f"D is given labels. Is G, as its argument {optional[0]!r}?"
     else:
         tail = "".join(", None" for _ in range(z.ndim - 2)) if isinstance(z, torch.Tensor) else ""
-        joined = f"torch.cat([{noise_line(max(guess.width - classes, 1))}, {rows_line(labels, classes)}], 1)"
+        joined = f"torch.cat([{noise_line(guess.width - classes)}, {rows_line(labels, classes)}], 1)"
         hooks = {"latent": joined + f"[:, :{tail}]" * bool(tail)}
         seen = (
             f"D is given a condition. Is it joined to G's noise, too? {guess.how.split(';')[0]}, takes {guess.width}."

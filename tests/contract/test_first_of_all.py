@@ -192,6 +192,24 @@ def test_a_single_vector_is_asked_for_in_batches():
     )
 
 
+def test_labels_that_do_not_fit_beside_the_noise_are_not_asked_for():
+    G = mlp_pair()[0]  # of three numbers
+
+    class Labelled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.net = nn.Embedding(10, 2), mlp_pair()[1]
+
+        def forward(self, x, labels):
+            return self.net(x + self.embed(labels))
+
+    few, many = ([(x, torch.arange(32) % classes) for x in vectors()] for classes in (2, 10))
+    joined = "torch.cat([torch.randn(n, 1, device=device), torch.nn.functional.one_hot(batch[1], 2).float()], 1)"
+    message = refused(G, Labelled(), few, "Is it joined to G's noise, too?", joined)
+    for loader, adapter in ((few, followed(message)), (many, None)):
+        warm_start(G, Labelled(), loader, config=short(), progress=False, adapter=adapter)
+
+
 class ByName(nn.Module):
     def __init__(self) -> None:
         super().__init__()
