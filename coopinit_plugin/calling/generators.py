@@ -199,6 +199,8 @@ def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
         return
     rows = labels.tensor.ndim == 2 and labels.tensor.shape[1] > 1
     classes = int(labels.tensor.shape[1] if rows else labels.tensor.max() + 1)
+    if not optional and classes >= guess.width:  # there is no room for noise beside them
+        return
     noise = noise_line(guess.width)
     if not optional and guess.width <= classes:
         return  # beside the labels' rows there is no room for noise: they are not joined

@@ -20,7 +20,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
 from coopinit_plugin.host.networks import device_of, few, held, holds, unwrap, write
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
-from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
+from coopinit_plugin.method.kept import attributes, buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.nests import first_line
@@ -157,7 +157,7 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     """Run G and D, the copies, once in every way in which the warm-up will, so that what fails fails here.
 
     Returns:
-        Warnings: parameters of D that no gradient reaches.
+        Warnings: parameters of D that no gradient reaches, tensors beside G and D that one does.
 
     Raises:
         CoopInitError: saying which pass failed, and why.
@@ -176,7 +176,10 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
             torch.autograd.backward(made)
             _gradients(pair.G, "G")
         with _passes("D, backward"):
-            torch.autograd.backward(pair.score(x, z, batch).square().mean())
+            loss = pair.score(x, z, batch).square().mean()
+            others = _others(loss, pair.G, pair.D)
+            with kept(attributes(others, "grad")):
+                torch.autograd.backward(loss)
             unreached = _gradients(pair.D, "D")
         with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
             pair.D.train()
@@ -186,9 +189,28 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
             raise CoopInitError(
                 f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite. Your networks are untouched."
             )
-    if not unreached:
-        return []
-    return [f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"]
+    warnings = [
+        f"D's score runs through trainable tensors that are neither D's nor G's ({len(others)}, the first of shape "
+        f"{tuple(leaf.shape)}): they are not trained, but their .grad is set. Call requires_grad_(False) on that "
+        "network during the warm-up."
+        for leaf in others[:1]
+    ]
+    if unreached:
+        said = f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"
+        warnings.append(said)
+    return warnings
+
+
+def _others(loss: Tensor, *modules: nn.Module) -> list[Tensor]:
+    """The leaves of the loss's graph that are no parameters of the modules."""
+    own = {parameter for module in modules for parameter in module.parameters()}
+    nodes: dict[Any, None] = {}
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        if (node := waiting.pop()) is not None and node not in nodes:
+            nodes[node] = None
+            waiting.extend(before for before, _ in node.next_functions)
+    return [node.variable for node in nodes if hasattr(node, "variable") and node.variable not in own]
 
 
 @contextmanager

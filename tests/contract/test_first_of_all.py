@@ -150,6 +150,20 @@ def test_a_network_of_the_users_that_makes_data_or_latents_gets_no_gradient(wher
     assert encoder.weight.grad is None
 
 
+def test_a_score_through_another_network_is_told(caplog):
+    beside, (G, D) = nn.Linear(2, 2), mlp_pair()
+    adapter = Adapter(score=lambda D, x, z, batch: D(beside(x)))
+    warm_start(G, D, vectors(), config=short(), progress=False, adapter=adapter)
+    said = "D's score runs through trainable tensors that are neither D's nor G's (2, the first of shape (2,"
+    assert said in caplog.text
+    assert "Call requires_grad_(False) on that network" in caplog.text
+    caplog.clear()
+    beside.requires_grad_(False).zero_grad()
+    warm_start(G, D, vectors(), config=short(), progress=False, adapter=adapter)
+    assert "neither D's nor G's" not in caplog.text
+    assert beside.weight.grad is None
+
+
 # --- lines that are right when followed
 
 
@@ -190,6 +204,24 @@ def test_a_single_vector_is_asked_for_in_batches():
     refused(
         *mlp_pair(), [torch.randn(2)] * 16, "Single samples? Make batches of them", "DataLoader(dataset, batch_size=64)"
     )
+
+
+def test_labels_that_do_not_fit_beside_the_noise_are_not_asked_for():
+    G = mlp_pair()[0]  # of three numbers
+
+    class Labelled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.net = nn.Embedding(10, 2), mlp_pair()[1]
+
+        def forward(self, x, labels):
+            return self.net(x + self.embed(labels))
+
+    few, many = ([(x, torch.arange(32) % classes) for x in vectors()] for classes in (2, 10))
+    joined = "torch.cat([torch.randn(n, 1, device=device), torch.nn.functional.one_hot(batch[1], 2).float()], 1)"
+    message = refused(G, Labelled(), few, "Is it joined to G's noise, too?", joined)
+    for loader, adapter in ((few, followed(message)), (many, None)):
+        warm_start(G, Labelled(), loader, config=short(), progress=False, adapter=adapter)
 
 
 class ByName(nn.Module):
