@@ -26,6 +26,11 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
     it. What cannot be copied or trained is refused.
     """
     plain = checked("generator", generator), checked("discriminator", discriminator)
+    if plain[0] is plain[1]:
+        raise CoopInitError(
+            f"generator and discriminator are one and the same module, a {type(plain[0]).__name__}; expected two. "
+            "Write warm_start(G, D, loader)."
+        )
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for module in plain for tensor in _in_graphs(module)}
     try:
         memo.update(_sharing_parameters(plain, memo))

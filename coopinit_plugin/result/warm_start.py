@@ -116,10 +116,12 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
                 ``create_pr``, ``commit_message``, ``model_card_kwargs``, ...
 
         Raises:
-            CoopInitError: if the Hub cannot be reached.
+            CoopInitError: if `repo_id` is no name, or the Hub cannot be reached.
             HfHubHTTPError: and huggingface_hub's other errors, as they are; this object is still whole then.
         """
         # The mixin's own knows neither what may be published nor that the card is to name the repository.
+        if not isinstance(repo_id, str):
+            raise CoopInitError(f'repo_id is {repo_id!r}; expected "user/name", the name of a repository on the Hub.')
         published = copy.copy(self)
         published.samples = {name: x for name, x in self.samples.items() if real_samples or name != "real"}
         try:

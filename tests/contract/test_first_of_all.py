@@ -318,3 +318,11 @@ def test_a_log_probability_is_a_logit_before_a_sigmoid():
         assert found.ends_in_sigmoid
         x = vectors()[0]
         torch.testing.assert_close(logsigmoid(found.score(D, x, None, None)), D(x))
+
+
+# --- the two networks
+
+
+def test_one_module_in_both_places():
+    G = mlp_pair()[0]
+    refused(G, G, vectors(), "one and the same module, a Sequential", "Write warm_start(G, D, loader)")

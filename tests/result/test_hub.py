@@ -517,3 +517,9 @@ def test_a_repository_of_another_library(hub, there):
     hub.add("org/bert", {**there, "model.safetensors": b"", "README.md": b"# BERT"})
     with pytest.raises((CoopInitError, EntryNotFoundError), match=r"not written by coopinit_plugin|config\.json"):
         WarmStart.from_pretrained("org/bert")
+
+
+@pytest.mark.parametrize("name", [None, 3, ("user", "init")])
+def test_a_repository_without_a_name_is_refused(result, name):
+    with pytest.raises(CoopInitError, match=r'^repo_id is .*; expected "user/name"'):
+        result.push_to_hub(name)
