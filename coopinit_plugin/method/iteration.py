@@ -113,7 +113,7 @@ def cooperate(
     for_d = _taken_gradients(adam_d)
 
     # 5. Both step, on the mean gradient of all processes: one message for both
-    _average(settings.team, for_g, for_d, running_statistics(pair.G))
+    _average(settings.team, for_g, for_d, pair)
     _step(adam_g, for_g)
     _step(adam_d, for_d)
     pair.after_d_step()
@@ -131,7 +131,7 @@ def _catch_up(
         settings.backward(teaching_loss(pair.generate(chains.z), chains.x, settings.scale))
         for_g = _taken_gradients(adam_g)
         _taken_gradients(adam_d)
-        _average(settings.team, for_g, {}, running_statistics(pair.G))
+        _average(settings.team, for_g, {}, pair)
         _step(adam_g, for_g)
 
 
@@ -162,13 +162,14 @@ def _learnt(f: Tensor, sign: int, settings: Settings) -> Tensor:
     return f
 
 
-def _average(team: Team, for_g: Gradients, for_d: Gradients, statistics: list[Tensor]) -> None:
+def _average(team: Team, for_g: Gradients, for_d: Gradients, pair: Pair) -> None:
+    """The mean of all processes, of the gradients and of G's running statistics, which are not looked for in one."""
     if team.count == 1:
         return
     for parameters in (for_g, for_d):  # a layer that one process's samples did not reach has none
         parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
     gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
-    team.average([*gradients, *statistics])
+    team.average([*gradients, *running_statistics(pair.G)])
 
 
 def _taken_gradients(optimizer: Optimizer) -> Gradients:
