@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
-from coopinit_plugin import SlicedWasserstein
+from examples.helpers.runs import distance_to
 
 SIDE = 64  # pixels of a picture as it is
 HALF = 32  # sound pictures in a batch of the detector's, and as many defects
@@ -47,14 +47,7 @@ class Surface:
         self.known, self._sound, self.about = known, sound, f"{len(known)} {about}"
         self.few = torch.cat([turned(known, way) for way in range(8)])
         self._test, self._defects = torch.cat([sound_test, defects_test]), len(defects_test)
-        distance = SlicedWasserstein(defects_test, [float(defects_test.std())])
-        real = distance.project(defects_test)
-
-        def measure(samples: Tensor) -> float:
-            n = min(len(samples), len(real))
-            return float(distance.between(distance.project(samples[:n]), real[:n]))
-
-        self.measure = measure
+        self.measure = distance_to(defects_test)
 
     @staticmethod
     def tell(value: float) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import coopinit_plugin
-from coopinit_plugin import WarmStart, WarmStartConfig
+from coopinit_plugin import SlicedWasserstein, WarmStart, WarmStartConfig
 
 BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
 SMOKE = 20  # iterations, cooperative and adversarial ones
@@ -31,6 +31,18 @@ class Judged(Protocol):
     measure: Callable[[Tensor], float]
     tell: Callable[[float], str]
     score: str
+
+
+def distance_to(unseen: Tensor) -> Callable[[Tensor], float]:
+    """The sliced Wasserstein distance of samples to others, in σ of the latter; of equally many of both."""
+    distance = SlicedWasserstein(unseen, [float(unseen.std())])
+    real = distance.project(unseen)
+
+    def measure(samples: Tensor) -> float:
+        n = min(len(samples), len(real))
+        return float(distance.between(distance.project(samples[:n]), real[:n]))
+
+    return measure
 
 
 @dataclass

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from coopinit_plugin import SlicedWasserstein
+from examples.helpers.runs import distance_to
 from examples.timeseries.data import WINDOW, cut, defects, recordings, windows
 from examples.timeseries.networks import detector
 
@@ -47,14 +47,7 @@ class Machine:
         self._test, self._defects_test = torch.cat([healthy_test, defects_test]), len(defects_test)
         self.few = windows(few)
         self.about = f"{len(few)} recordings of defects"
-        distance = SlicedWasserstein(defects_test, [float(defects_test.std())])
-        real = distance.project(defects_test)
-
-        def measure(samples: Tensor) -> float:
-            n = min(len(samples), len(real))
-            return float(distance.between(distance.project(samples[:n]), real[:n]))
-
-        self.measure = measure
+        self.measure = distance_to(defects_test)
 
     @staticmethod
     def tell(value: float) -> str:
