@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from coopinit_plugin import WarmStartConfig, warm_start
 from examples.study.cost import clock
 from examples.study.objectives import OBJECTIVES
+from examples.study.pretrained import PRETRAININGS
 
-ARMS = ("warm", "hand-over", "random")
+ARMS = ("warm", "hand-over", "random", *PRETRAININGS)
 KEPT = 24  # samples of a reading that are kept for a picture
 UNIT = 30  # iterations of other networks by which the cost of one is known before the run begins
 
@@ -109,6 +110,7 @@ class Run:
         parser.add_argument("--arm", choices=ARMS, default="warm")
         parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
         parser.add_argument("--total", type=int, default=3000, help="cost in adversarial iterations (default: 3000)")
+        parser.add_argument("--pretraining", type=int, default=400, help="cost of vae or glo (default: 400)")
         parser.add_argument("--keep", type=Path, help="folder for some samples of each reading, and real ones")
 
     def go(self) -> None:
@@ -125,11 +127,14 @@ class Run:
         unit.run(UNIT)
         torch.manual_seed(seed)
         G, D = task.make()
-        began = clock()
-        if asked.arm != "random":
+        began, price = clock(), unit.seconds / unit.done
+        if asked.arm in PRETRAININGS:
+            until = began + asked.pretraining * price
+            PRETRAININGS[asked.arm](G.train(), task.latent, task.draw, task.batch, lambda: clock() < until)
+        elif asked.arm != "random":
             config = WarmStartConfig(iterations="auto" if asked.arm == "warm" else 0, seed=seed)
             print(warm_start(G, D, task, handover=OBJECTIVES[asked.loss].word, config=config).summary)
-        warm = (clock() - began) / (unit.seconds / unit.done)
+        warm = (clock() - began) / price
         stage, left = Adversarial(task, G, D, asked.loss), max(int(asked.total - warm), 0)
         for reading in [*(reading for reading in task.readings if reading < left - 50), left]:
             stage.run(reading - stage.done)
