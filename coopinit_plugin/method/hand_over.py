@@ -24,7 +24,7 @@ Drawn = tuple[Any, Any, Any]  # (x, z, batch)
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
-SLOWER = 16.0  # G's layers before a normalisation, against their size before the warm-up
+SLOWER = 64.0  # G's layers before a normalisation, against their size before the warm-up
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 INVERTED = (
     "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
