@@ -62,7 +62,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
         told.append(f"samples {kept:.2f} σ from your data (start {first:.2f})")
     share, of_real = summary["among_data"], summary["among_data_real"]
     if share is not None:
-        told.append(f"{share:.0%} of them where your data lie (of real ones {of_real:.0%})")
+        told.append(f"{share:.0%} of them among your data (of real ones {of_real:.0%})")
     return f"CoopInit: {', '.join(told)}. {concern(summary) or _next(summary)}"
 
 
@@ -101,7 +101,8 @@ def concern(summary: Mapping[str, Any]) -> str | None:
 def _next(summary: Mapping[str, Any]) -> str:
     share, go_on = summary["among_data"], "Go on with your adversarial loop as it is."
     if share is not None and share < FEW * summary["among_data_real"]:
-        return f"They lie around the data rather than among them: look at result.plot('warm_start.png'). {go_on}"
+        whole = "By mean and spread they are near your data, one by one not among them yet"
+        return f"{whole}: look at result.plot('warm_start.png'). {go_on}"
     if summary["stopped_by"] == "max_iterations":
         return f"They may come closer yet: WarmStartConfig(max_iterations={2 * summary['iterations']}). {go_on}"
     close = summary["stopped_by"] == "goal" and share is not None

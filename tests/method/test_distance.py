@@ -97,7 +97,7 @@ def test_no_graph_is_kept_and_other_precisions_serve():
 def test_samples_of_the_same_kind_lie_among_the_data_as_often_as_real_ones():
     share, of_real = among(torch.randn(1000, 8), torch.randn(1000, 8))
     assert share == pytest.approx(of_real, abs=0.05)
-    assert of_real > 0.7
+    assert of_real > 0.6
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0])
@@ -106,14 +106,22 @@ def test_samples_between_two_modes_do_not_however_small_the_modes_are(offset):
     real = modes + 0.05 * torch.randn(1000, 8) + offset
     between = 0.2 * torch.randn(1000, 8) + offset
     share, of_real = among(between, real)
-    assert (share, of_real > 0.7) == (0, True)
-    assert among(real.flip(0), real)[0] > 0.7
+    assert (share, of_real > 0.6) == (0, True)
+    assert among(real.flip(0), real)[0] > 0.6
 
 
-def test_a_collapse_onto_a_real_sample_lies_among_the_data():
-    """The share says nothing of what is missing: that is the distance's part."""
+def test_a_cloud_about_the_middle_of_the_data_does_not():
+    """In many dimensions every point there is nearer to some real sample than that one's real neighbours are."""
+    real = torch.randn(1000, 64)
+    for blob in (0.1, 0.5):
+        share, of_real = among(blob * torch.randn(1000, 64), real)
+        assert share < 0.02 < 0.5 < of_real
+
+
+def test_a_collapse_onto_a_real_sample_does_not():
     real = torch.randn(1000, 8)
-    assert among(torch.zeros(1000, 8), real)[0] == 1
+    share, of_real = among(real[:1] + 1e-3 * torch.randn(1000, 8), real)
+    assert share < 0.02 < 0.6 < of_real
 
 
 def test_what_is_seen_in_two_epochs_counts_once():
