@@ -104,8 +104,10 @@ def test_warm_start_saves_and_says_how_to_go_on(here, capsys):
     assert {"generator.safetensors", "README.md", "warm_start.png"} <= set(os.listdir("init"))
 
 
+@pytest.mark.pictures
 def test_show_is_a_small_table(here, capsys):
     main(["warm-start", PAIR, "-o", "a", *SHORT, "--set", "seed=5", "--set", "handover=hinge"])
+    drawn = Path("a/warm_start.png").read_bytes()
     capsys.readouterr()
     assert main(["show", "a", "--plot", "pictures/a.png"]) == 0
     printed = capsys.readouterr().out
@@ -127,7 +129,8 @@ def test_show_is_a_small_table(here, capsys):
     assert re.fullmatch(r"real -?\d\S*, generated -?\d\S*", rows["D's logits"])
     assert f"torch {torch.__version__}" in rows["versions"]
     assert rows["settings"] == "iterations=3, handover='hinge', seed=5"
-    assert Path("pictures/a.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("pictures/a.png").read_bytes() == drawn
+    assert drawn.startswith(b"\x89PNG")
     assert "pictures/a.png" in printed
 
 
