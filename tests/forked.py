@@ -1,51 +1,87 @@
-"""``python -m`` without what it costs to import torch again: a fork of this process, which has imported it already."""
+"""Processes that need not import torch again: forks of this one, which has imported it already."""
 
 from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
-def python_m(module: str, *args: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a module as ``python -m module args`` in a child process; nothing that it does is seen here.
+class Forked:
+    """A function that runs in a fork of this process, in a session of its own.
 
-    Returns:
-        Its status, and what it wrote to its standard output and its standard error.
+    Args:
+        function: Is called there, and may exit.
+        variables: Of its environment, beside those of this process.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = os.fork()
-        if child == 0:
-            status = 70  # of the runner itself
-            try:
-                os.dup2(out.fileno(), 1)
-                os.dup2(err.fileno(), 2)
-                status = _run(module, args, cwd, variables)
-            finally:
-                os._exit(status)
-        _, ended = os.waitpid(child, 0)
+
+    def __init__(self, function: Callable[[], object], **variables: str) -> None:
+        self._files = [tempfile.TemporaryFile() for _ in ("out", "err")]  # noqa: SIM115 - of this object's life
+        self._pid = os.fork()
+        if self._pid:
+            return
+        status = 70  # if this very code fails
+        try:
+            os.setsid()
+            for number, file in enumerate(self._files, 1):
+                os.dup2(file.fileno(), number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+            os.environ.update(variables)
+            status = _status_of(function)
+        finally:
+            os._exit(status)
+
+    def wait(self, limit: float = 280) -> subprocess.CompletedProcess[str]:
+        """Its status, what it wrote to its standard output, and to its standard error; a failed test if it hangs."""
+        end = time.monotonic() + limit
+        while True:
+            pid, ended = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end:
+                os.killpg(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                pytest.fail(f"hung: {self._said()}")
+            time.sleep(0.01)
+        return subprocess.CompletedProcess([], os.waitstatus_to_exitcode(ended), *self._said())
+
+    def _said(self) -> list[str]:
         texts = []
-        for file in (out, err):
+        for file in self._files:
             file.seek(0)
             texts.append(file.read().decode())
-    return subprocess.CompletedProcess([module, *args], os.waitstatus_to_exitcode(ended), *texts)
+        return texts
 
 
-def _run(module: str, args: tuple[str, ...], cwd: Path, variables: dict[str, str]) -> int:
-    """The status with which an interpreter of its own would end."""
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
-    sys.argv = [module, *args]
-    os.chdir(cwd)
-    os.environ.update(variables)
-    try:
+def python_m(module: str, *args: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What ``python -m module args`` gives in a folder, in a process that need not import torch again."""
+
+    def run() -> None:
+        os.chdir(cwd)
+        sys.argv = [module, *args]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    return Forked(run, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), **variables).wait()
+
+
+def _status_of(function: Callable[[], object]) -> int:
+    """The status with which an interpreter of its own would end after this function."""
+    try:
+        function()
     except SystemExit as left:
+        if left.code is not None and not isinstance(left.code, int):
+            sys.stderr.write(f"{left.code}\n")
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except BaseException:
         traceback.print_exc()

@@ -209,7 +209,8 @@ KINDS = {
 
 
 # Of images, series, points and vectors also without the real ones, behind which the others are drawn.
-WITHOUT = [("before after", "grey"), *(("after", kind) for kind in ("grey", "series", "points", "vectors")), ("", "grey")]
+WITHOUT = [("", "grey"), ("before after", "grey")]
+WITHOUT += [("after", kind) for kind in ("grey", "series", "points", "vectors")]
 
 
 @pytest.mark.parametrize(("sets", "kind"), [*(("real before after", kind) for kind in KINDS), *WITHOUT])
