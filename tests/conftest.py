@@ -15,11 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background ignores it
 
 settings.register_profile(
@@ -41,12 +39,21 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _world():
     """Seeded randomness at the start, Accelerate forgotten at the end."""
+    import torch
+
     torch.manual_seed(0)
     yield
     from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+def pytest_collectstart():
+    """Before any test is imported, and not in the process that only hands the tests out: it needs no torch."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

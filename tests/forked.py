@@ -23,7 +23,7 @@ class Forked:
 
     Args:
         function: Is called there, and may exit.
-        variables: Of its environment, beside those of this process.
+        variables: Of its environment, beside those of this process and one thread.
     """
 
     def __init__(self, function: Callable[[], object], **variables: str) -> None:
@@ -37,7 +37,7 @@ class Forked:
             for number, file in enumerate(self._files, 1):
                 os.dup2(file.fileno(), number)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
-            os.environ.update(variables)
+            os.environ.update(OMP_NUM_THREADS="1", **variables)
             status = _status_of(function)
         finally:
             os._exit(status)
@@ -72,7 +72,7 @@ def python_m(module: str, *args: str, cwd: Path = ROOT, **variables: str) -> sub
         sys.argv = [module, *args]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
-    return Forked(run, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), **variables).wait()
+    return Forked(run, PYTHONPATH=str(ROOT), **variables).wait()
 
 
 def _status_of(function: Callable[[], object]) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import python_m
 from hub_server import ID, Hub, hub, same  # noqa: F401 - hub is a fixture
 
 from coopinit_plugin import WarmStart
@@ -285,15 +285,7 @@ def test_what_a_stranger_wrote_cannot_steer_the_terminal(here, capsys):
 
 
 def test_python_m_is_the_same_command(here):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(
-        [sys.executable, "-m", "coopinit_plugin", "inspect", "networks_of_mine:nowhere"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
+    done = python_m("coopinit_plugin", "inspect", "networks_of_mine:nowhere", cwd=here)
     assert done.returncode == 2
     assert done.stderr.startswith("coopinit inspect: nowhere does not exist")
     assert done.stderr.count("\n") == 1

@@ -212,14 +212,14 @@ def test_dcgan_without_enough_images(tmp_path):
 def test_both_starts_and_their_picture(name, tmp_path):
     done = python_m(f"examples.{name}", "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Random start +– +20 .*\n +0  Warm start +20 its, .* +20 ", done.stdout), done.stdout
+    assert re.search(r"Random start +– +5 .*\n +0  Warm start +5 its, .* +5 ", done.stdout), done.stdout
     assert {file: width > 1000 for file, (width, _) in pictures(tmp_path).items()} == {f"{name}.png": True}
 
 
 def test_smoke_shares_an_init_without_a_repository(tmp_path):
     done = python_m("examples.share_init", "--smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "20/20" in done.stderr
+    assert "5/5" in done.stderr
     assert (tmp_path / "runs/share_init/generator.safetensors").exists()
     done = python_m("examples.share_init", cwd=tmp_path)
     assert (done.returncode, "name the repository, user/name" in done.stderr) == (2, True)
@@ -244,7 +244,7 @@ def test_two_processes_share_the_work_and_a_second_start_takes_the_init_that_is_
         assert done.returncode == 0, done.stderr
         found = re.findall(rf"^{processes} processes: (\d+) of 1000 modes after", done.stdout, re.MULTILINE)
         assert len(found) == 2, done.stdout
-        assert ("warm-up 20/20" in done.stderr) == (processes == 2)
+        assert ("warm-up 5/5" in done.stderr) == (processes == 2)
 
 
 def test_the_lightning_callback_warms_up_once():

@@ -12,7 +12,7 @@ from forked import Forked, python_m
 from launched import cases
 
 TESTS = Path(__file__).parents[1]
-ALONE = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+ALONE = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def launch(command: str, *args: str) -> None:
