@@ -40,7 +40,7 @@ CASES = (
     *("sharded", "halves", "traffic", "stops", "failures", "uneven", "unshared", "distributed_sampler"),
     *("halved", "inferred", "sizes", "adapters", "wrapped"),
 )
-OF_FOUR = ("sharded", "halves", "failures", "uneven", "unshared", "wrapped")
+OF_FOUR = ("sharded", "halves", "failures", "uneven", "unshared")  # in which the number of processes counts
 
 
 def noted(folder: Path, processes: int, names: tuple[str, ...]) -> dict[str, list]:
@@ -159,8 +159,8 @@ def test_a_distributed_sampler_of_the_users_is_not_sharded_again(two):
     assert set(second) == {1}
 
 
-def test_the_users_accelerator_networks_and_group_go_on(told):
-    found = told["wrapped"]
+def test_the_users_accelerator_networks_and_group_go_on(two):
+    found = two["wrapped"]
     assert len({note["batches"] for note in found}) == 2  # even_batches=False
     same([note["given"] for note in found])
     same([note["adversarial"] for note in found])

@@ -103,7 +103,7 @@ def sharded():
     }
 
 
-def whole(norm: bool = False, processes: int = 1, iterations: int = 12):
+def whole(norm: bool = False, processes: int = 1, iterations: int = 6):
     """Half a batch each in two processes, or the whole batch in one; the chain without noise."""
     G, D = conv_pair(norm=False) if not norm else (conv_pair(norm=False)[0], conv_pair()[1])
     generator = torch.Generator().manual_seed(5)
@@ -325,7 +325,7 @@ def inferred():
     G, D = conv_pair()
     G = nn.Sequential(nn.Linear(Z, Z), G)
     loader = DataLoader(TensorDataset(torch.cat(images(8, 64)), torch.zeros(512).long()), 64, shuffle=True)
-    config = WarmStartConfig(max_iterations=80)
+    config = WarmStartConfig(max_iterations=40)
     result = warm_start(G, D, loader, config=config, progress=False)
     return {
         "digest": digest(G, D),
