@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,15 +66,32 @@ class Forked:
         return texts
 
 
-def python_m(module: str, *args: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What ``python -m module args`` gives in a folder, in a process that need not import torch again."""
+def started(module: str, *args: str, cwd: Path = ROOT, **variables: str) -> Forked:
+    """``python -m module args`` in a folder, in a process that need not import torch again."""
 
     def run() -> None:
         os.chdir(cwd)
         sys.argv = [module, *args]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
-    return Forked(run, PYTHONPATH=str(ROOT), **variables).wait()
+    return Forked(run, PYTHONPATH=str(ROOT), **variables)
+
+
+def python_m(module: str, *args: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    """What it gives, once it has ended."""
+    return started(module, *args, **given).wait()
+
+
+def ranks(processes: int) -> list[dict[str, str]]:
+    """The environment that a launcher gives each of so many processes."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "GLOO_SOCKET_IFNAME": "lo"}
+    numbers = map(str, range(processes))
+    return [{**common, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(processes)} for rank in numbers]
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
 
 
 def _status_of(function: Callable[[], object]) -> int:

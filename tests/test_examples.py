@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from forked import ROOT, python_m
+from forked import ROOT, python_m, ranks, started
 from hub_server import Hub, hub  # noqa: F401 - hub is a fixture
 from PIL import Image
 from sklearn.datasets import load_sample_image
@@ -238,13 +238,13 @@ def test_an_init_is_shared_and_started_from(tmp_path, hub: Hub):  # noqa: F811
 
 def test_two_processes_share_the_work_and_a_second_start_takes_the_init_that_is_there(tmp_path):
     given = ("examples.distributed", "--smoke", "--out", str(tmp_path / "init"))
-    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-    for processes, command in ((2, (*launch, *given)), (1, given)):
-        done = python_m(*command, ACCELERATE_USE_CPU="true")
-        assert done.returncode == 0, done.stderr
-        found = re.findall(rf"^{processes} processes: (\d+) of 1000 modes after", done.stdout, re.MULTILINE)
-        assert len(found) == 2, done.stdout
-        assert ("warm-up 5/5" in done.stderr) == (processes == 2)
+    for processes in (2, 1):
+        main, *others = [process.wait() for process in [started(*given, **rank) for rank in ranks(processes)]]
+        for done in (main, *others):
+            assert done.returncode == 0, done.stderr
+            assert ("warm-up 5/5" in done.stderr) == (processes == 2 and done is main)
+        found = re.findall(rf"^{processes} processes: (\d+) of 1000 modes after", main.stdout, re.MULTILINE)
+        assert len(found) == 2, main.stdout
 
 
 def test_the_lightning_callback_warms_up_once():

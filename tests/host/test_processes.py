@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
 from functools import partial
 from pathlib import Path
 
 import pytest
-from forked import Forked, python_m
+from forked import Forked, free_port, python_m, ranks
 from launched import cases
 
 TESTS = Path(__file__).parents[1]
-ALONE = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def launch(command: str, *args: str) -> None:
     """What the user types after ``python -m``: a launcher, and what its processes run; all are killed if they hang."""
-    done = python_m(command, *args, cwd=TESTS, **ALONE)
+    done = python_m(command, *args, cwd=TESTS, GLOO_SOCKET_IFNAME="lo")
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return str(free.getsockname()[1])
 
 
 def notes(folder: Path, processes: int) -> list[dict]:
@@ -61,10 +54,9 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """Four processes in the environment that a launcher gives them."""
-    folder, address = tmp_path_factory.mktemp("four"), {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "4"} for rank in range(4)]
+    folder = tmp_path_factory.mktemp("four")
     run = partial(cases.run, str(folder), *OF_FOUR)
-    for done in [process.wait() for process in [Forked(run, **ALONE, **address, **rank) for rank in ranks]]:
+    for done in [process.wait() for process in [Forked(run, **rank) for rank in ranks(4)]]:
         assert done.returncode == 0, done.stderr[-6000:]
     return noted(folder, 4, OF_FOUR)
 
