@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import runpy
 import signal
@@ -30,6 +31,7 @@ class Forked:
 
     def __init__(self, function: Callable[[], object], **variables: str) -> None:
         self._files = [tempfile.TemporaryFile() for _ in ("out", "err")]  # noqa: SIM115 - of this object's life
+        self._ended = False
         self._pid = os.fork()
         if self._pid:
             return
@@ -39,12 +41,13 @@ class Forked:
             for number, file in enumerate(self._files, 1):
                 os.dup2(file.fileno(), number)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+            faulthandler.enable(self._files[1])
             os.environ.update(OMP_NUM_THREADS="1", **variables)
             status = _status_of(function)
         finally:
             os._exit(status)
 
-    def wait(self, limit: float = 280) -> subprocess.CompletedProcess[str]:
+    def wait(self, limit: float = 240) -> subprocess.CompletedProcess[str]:
         """Its status, what it wrote to its standard output, and to its standard error; a failed test if it hangs."""
         end = time.monotonic() + limit
         while True:
@@ -52,11 +55,20 @@ class Forked:
             if pid:
                 break
             if time.monotonic() > end:
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(self._pid, signal.SIGABRT)  # faulthandler says where it was
                 os.waitpid(self._pid, 0)
-                pytest.fail(f"hung: {self._said()}")
+                self._ended = True
+                pytest.fail("hung: " + "".join(self._said())[-6000:])
             time.sleep(0.01)
+        self._ended = True
         return subprocess.CompletedProcess([], os.waitstatus_to_exitcode(ended), *self._said())
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if not self._ended:
+            os.killpg(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._ended = True
 
     def _said(self) -> list[str]:
         texts = []
@@ -82,11 +94,22 @@ def python_m(module: str, *args: str, **given: Any) -> subprocess.CompletedProce
     return started(module, *args, **given).wait()
 
 
-def ranks(processes: int) -> list[dict[str, str]]:
-    """The environment that a launcher gives each of so many processes."""
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "GLOO_SOCKET_IFNAME": "lo"}
-    numbers = map(str, range(processes))
-    return [{**common, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(processes)} for rank in numbers]
+def together(processes: int, start: Callable[..., Forked]) -> list[subprocess.CompletedProcess[str]]:
+    """What each of so many processes gives, in the environment and with the store that torchrun gives them.
+
+    The store is this process's: each group that they make finds it, also if the first of them has left the one before.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    common |= {"GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": str(processes)}
+    running = [start(**common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)]
+    try:
+        return [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.kill()
 
 
 def free_port() -> str:

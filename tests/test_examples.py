@@ -9,12 +9,13 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from forked import ROOT, python_m, ranks, started
+from forked import ROOT, python_m, started, together
 from hub_server import Hub, hub  # noqa: F401 - hub is a fixture
 from PIL import Image
 from sklearn.datasets import load_sample_image
@@ -239,7 +240,7 @@ def test_an_init_is_shared_and_started_from(tmp_path, hub: Hub):  # noqa: F811
 def test_two_processes_share_the_work_and_a_second_start_takes_the_init_that_is_there(tmp_path):
     given = ("examples.distributed", "--smoke", "--out", str(tmp_path / "init"))
     for processes in (2, 1):
-        main, *others = [process.wait() for process in [started(*given, **rank) for rank in ranks(processes)]]
+        main, *others = together(processes, partial(started, *given))
         for done in (main, *others):
             assert done.returncode == 0, done.stderr
             assert ("warm-up 5/5" in done.stderr) == (processes == 2 and done is main)

@@ -103,7 +103,7 @@ def sharded():
     }
 
 
-def whole(norm: bool = False, processes: int = 1, iterations: int = 6):
+def whole(norm: bool = False, processes: int = 1, iterations: int = 12):
     """Half a batch each in two processes, or the whole batch in one; the chain without noise."""
     G, D = conv_pair(norm=False) if not norm else (conv_pair(norm=False)[0], conv_pair()[1])
     generator = torch.Generator().manual_seed(5)
