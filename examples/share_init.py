@@ -18,14 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.share_init", description=__doc__)
     parser.add_argument("repo_id", nargs="?", help="where the init goes, user/name; made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make the repository private")
-    parser.add_argument("--smoke", action="store_true", help="20 iterations; without a repo_id only saved")
+    parser.add_argument("--smoke", action="store_true", help="5 iterations; without a repo_id only saved")
     options = parser.parse_args()
     if options.repo_id is None and not options.smoke:
         parser.error("name the repository, user/name")
 
     netG, netD = pair(seed=0)
     loader = DataLoader(Digits().dataset, 64, shuffle=True, drop_last=True)
-    config = coopinit_plugin.WarmStartConfig(handover="hinge", iterations=20 if options.smoke else "auto")
+    config = coopinit_plugin.WarmStartConfig(handover="hinge", iterations=5 if options.smoke else "auto")
     result = coopinit_plugin.warm_start(netG, netD, loader, config=config)
     if options.repo_id is None:
         result.save_pretrained("runs/share_init")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import python_m
 from hub_server import ID, Hub, hub, same  # noqa: F401 - hub is a fixture
 
 from coopinit_plugin import WarmStart
@@ -104,8 +104,10 @@ def test_warm_start_saves_and_says_how_to_go_on(here, capsys):
     assert {"generator.safetensors", "README.md", "warm_start.png"} <= set(os.listdir("init"))
 
 
+@pytest.mark.pictures
 def test_show_is_a_small_table(here, capsys):
     main(["warm-start", PAIR, "-o", "a", *SHORT, "--set", "seed=5", "--set", "handover=hinge"])
+    drawn = Path("a/warm_start.png").read_bytes()
     capsys.readouterr()
     assert main(["show", "a", "--plot", "pictures/a.png"]) == 0
     printed = capsys.readouterr().out
@@ -127,7 +129,8 @@ def test_show_is_a_small_table(here, capsys):
     assert re.fullmatch(r"real -?\d\S*, generated -?\d\S*", rows["D's logits"])
     assert f"torch {torch.__version__}" in rows["versions"]
     assert rows["settings"] == "iterations=3, handover='hinge', seed=5"
-    assert Path("pictures/a.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("pictures/a.png").read_bytes() == drawn
+    assert drawn.startswith(b"\x89PNG")
     assert "pictures/a.png" in printed
 
 
@@ -282,15 +285,7 @@ def test_what_a_stranger_wrote_cannot_steer_the_terminal(here, capsys):
 
 
 def test_python_m_is_the_same_command(here):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(
-        [sys.executable, "-m", "coopinit_plugin", "inspect", "networks_of_mine:nowhere"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
+    done = python_m("coopinit_plugin", "inspect", "networks_of_mine:nowhere", cwd=here)
     assert done.returncode == 2
     assert done.stderr.startswith("coopinit inspect: nowhere does not exist")
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,7 @@
-"""The examples run as a user runs them, in their smallest form."""
+"""The examples run as a user runs them, in their smallest form.
+
+One of them in an interpreter of its own, by the very command; the others in a fork of this one.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from hub_server import Hub
+from forked import ROOT, python_m, started, together
+from hub_server import Hub, hub  # noqa: F401 - hub is a fixture
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -22,15 +27,13 @@ from examples.timeseries.detection import of_folder
 from examples.translation.data import Outlines
 from examples.translation.networks import PatchNCE
 
-ROOT = Path(__file__).parent.parent
-
 pytestmark = pytest.mark.timeout(0)  # a loaded machine is no mistake
 
 
-def run(*args: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, "-m", *args]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def interpreter(*args: str) -> subprocess.CompletedProcess[str]:
+    """Python, in an interpreter of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def pictures(folder: Path) -> dict[str, tuple[int, int]]:
@@ -38,7 +41,7 @@ def pictures(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_dcgan_on_digits(tmp_path):
-    done = run("examples.dcgan", "--smoke", "--out", str(tmp_path))
+    done = interpreter("-m", "examples.dcgan", "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Warm start" in done.stdout
     assert "of 1000 modes" in done.stdout
@@ -63,7 +66,7 @@ def crops(name: str, folder: Path, n: int = 90) -> None:
 
 
 def random_start_on(name: str, data: Path, out: Path) -> str:
-    done = run(f"examples.{name}", "--smoke", "--no-warm-start", "--data", str(data), "--out", str(out))
+    done = python_m(f"examples.{name}", "--smoke", "--no-warm-start", "--data", str(data), "--out", str(out))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -122,7 +125,9 @@ def boards(file: Path, **parts) -> None:
 
 def test_few_defects_of_a_file(tmp_path):
     boards(tmp_path / "boards.npz")
-    done = run("examples.defects", "--smoke", "--no-warm-start", "--few", "20", "--data", str(tmp_path / "boards.npz"))
+    done = python_m(
+        "examples.defects", "--smoke", "--no-warm-start", "--few", "20", "--data", str(tmp_path / "boards.npz")
+    )
     assert done.returncode == 0, done.stderr
     assert "a detector trained with 20 pictures of a spur and" in done.stdout
 
@@ -160,7 +165,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, parts, message):
     ],
 )
 def test_a_folder_without_what_is_needed(name, message, tmp_path):
-    done = run(f"examples.{name}", "--data", str(tmp_path))
+    done = python_m(f"examples.{name}", "--data", str(tmp_path))
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
 
@@ -199,62 +204,52 @@ def test_the_random_start_gets_the_time_of_the_warm_up_as_iterations():
 
 
 def test_dcgan_without_enough_images(tmp_path):
-    done = run("examples.dcgan", "--data", str(tmp_path))
+    done = python_m("examples.dcgan", "--data", str(tmp_path))
     assert done.returncode == 2
     assert "0 images there, at least 64 are needed" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["defects", "timeseries", "stylegan2", "sngan_conditional", "translation"])
 def test_both_starts_and_their_picture(name, tmp_path):
-    done = run(f"examples.{name}", "--smoke", "--out", str(tmp_path))
+    done = python_m(f"examples.{name}", "--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Random start +– +20 .*\n +0  Warm start +20 its, .* +20 ", done.stdout), done.stdout
+    assert re.search(r"Random start +– +5 .*\n +0  Warm start +5 its, .* +5 ", done.stdout), done.stdout
     assert {file: width > 1000 for file, (width, _) in pictures(tmp_path).items()} == {f"{name}.png": True}
 
 
 def test_smoke_shares_an_init_without_a_repository(tmp_path):
-    done = run("examples.share_init", "--smoke", cwd=tmp_path)
+    done = python_m("examples.share_init", "--smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "20/20" in done.stderr
+    assert "5/5" in done.stderr
     assert (tmp_path / "runs/share_init/generator.safetensors").exists()
-    done = run("examples.share_init", cwd=tmp_path)
+    done = python_m("examples.share_init", cwd=tmp_path)
     assert (done.returncode, "name the repository, user/name" in done.stderr) == (2, True)
 
 
-def test_an_init_is_shared_and_started_from(tmp_path):
-    with Hub() as hub:
-        here = {
-            "HF_ENDPOINT": hub.url,
-            "HF_TOKEN": hub.token,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-        }
-        shared = run("examples.share_init", "me/digits-init", "--private", "--smoke", **here)
-        assert shared.returncode == 0, shared.stderr
-        assert hub.repos["me/digits-init"].private
-        out = str(tmp_path / "out")
-        begun = run("examples.start_from_init", "me/digits-init", "--iterations", "5", "--out", out, **here)
-        assert begun.returncode == 0, begun.stderr
-        assert any("/resolve/main/generator.safetensors" in line for line in hub.log)
+def test_an_init_is_shared_and_started_from(tmp_path, hub: Hub):  # noqa: F811
+    shared = python_m("examples.share_init", "me/digits-init", "--private", "--smoke")
+    assert shared.returncode == 0, shared.stderr
+    assert hub.repos["me/digits-init"].private
+    out = str(tmp_path / "out")
+    begun = python_m("examples.start_from_init", "me/digits-init", "--iterations", "5", "--out", out)
+    assert begun.returncode == 0, begun.stderr
+    assert any("/resolve/main/generator.safetensors" in line for line in hub.log)
     assert set(pictures(tmp_path / "out")) == {"start_from_init.png"}
 
 
 def test_two_processes_share_the_work_and_a_second_start_takes_the_init_that_is_there(tmp_path):
-    given = ("-m", "examples.distributed", "--smoke", "--out", str(tmp_path / "init"))
-    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", *given)
-    for start in (1, 2):
-        done = run(*launch, ACCELERATE_USE_CPU="true")
-        assert done.returncode == 0, done.stderr
-        found = re.findall(r"^2 processes: (\d+) of 1000 modes after", done.stdout, re.MULTILINE)
-        assert len(found) == 2, done.stdout
-        assert ("warm-up 20/20" in done.stderr) == (start == 1)
+    given = ("examples.distributed", "--smoke", "--out", str(tmp_path / "init"))
+    for processes in (2, 1):
+        main, *others = together(processes, partial(started, *given))
+        for done in (main, *others):
+            assert done.returncode == 0, done.stderr
+            assert ("warm-up 5/5" in done.stderr) == (processes == 2 and done is main)
+        found = re.findall(rf"^{processes} processes: (\d+) of 1000 modes after", main.stdout, re.MULTILINE)
+        assert len(found) == 2, main.stdout
 
 
 def test_the_lightning_callback_warms_up_once():
     pytest.importorskip("lightning")
-    code = "from examples.lightning_callback import train; train(2, width=8)"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = interpreter("-c", "from examples.lightning_callback import train; train(2, width=8)")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("CoopInit: ") == 1

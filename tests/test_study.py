@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import pkgutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch import nn
 
 from coopinit_plugin.trial.measures import fidelity
 from examples.helpers import digits
-from examples.study import cost, figures, once, report, tasks
+from examples.study import cost, figures, once, report, runner, tasks
 from examples.study.__main__ import main
 from examples.study.arms import ARMS
 from examples.study.objectives import OBJECTIVES
@@ -207,10 +205,12 @@ def test_rows_of_several_processes_stay_whole(tmp_path):
 
 @pytest.mark.timeout(1800)  # ends a run that hangs; a loaded machine is not one
 def test_the_quick_study_runs_resumes_and_reports(tmp_path, monkeypatch, capsys):
+    fork = multiprocessing.get_context("fork")  # of this process, which has imported everything already
+    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda method: fork)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     chosen = ["run", "series", "--quick", "--only", "series/non_saturating/none", "--folder", str(tmp_path)]
-    first = subprocess.run([sys.executable, "-m", "examples.study", *chosen], cwd=ROOT, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
+    main(chosen)
+    assert capsys.readouterr().out.startswith("1/2 ")
     table = Table(tmp_path / "results" / "series.csv")
     rows = table.rows()
     assert {(row["arm"], row["status"]) for row in rows} == {("random", "ok"), ("ours", "ok")}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from examples.dcgan.data import Task, digits_task, folder_task, mnist_task
 from examples.dcgan.run import start
 from examples.helpers.runs import Run, compared, parser, refusing_data, report
 from examples.helpers.story import save_grid, save_story, show_images
+
+SHOWN = 100  # more than a picture has room for
 
 
 def main() -> None:
@@ -17,6 +22,8 @@ def main() -> None:
     options = known.parse_args()
     with refusing_data(known):
         task = task_of(options.data, options.seeds[0])
+    if options.smoke:
+        task = replace(task, samples=500)
     networks = {"width": 0.125 if options.smoke else 1.0, "batch_norm": options.batch_norm}
     runs = compared(lambda seed, warm: start(task, seed, warm=warm, **networks), options)
     report(runs)
@@ -33,7 +40,10 @@ def task_of(data: Path | None, seed: int) -> Task:
 def draw(runs: list[Run], folder: Path) -> None:
     """Write the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    look = runs[0].task.look
+
+    def look(samples: Tensor) -> Tensor:
+        return runs[0].task.look(samples[:SHOWN])
+
     save_story("DCGAN", runs, folder / "dcgan.png", show=lambda axes, samples: show_images(axes, look(samples)))
     for run in runs[:2]:
         if run.warm:

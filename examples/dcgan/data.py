@@ -122,7 +122,7 @@ def distance_task(dataset: Dataset, size: int, about: str) -> Task:
         dataset=dataset,
         size=size,
         samples=2048,
-        measure=lambda samples: distance.between(distance.project(samples[: len(real)]), real),
+        measure=lambda samples: distance.between(distance.project(samples[: len(real)]), real[: len(samples)]),
         score="distance to the data (σ)",
         tell=lambda value: f"{value:.3f} σ from the data",
         about=about,

@@ -23,7 +23,9 @@ def main() -> None:
     known.add_argument("--few", type=int, default=100, metavar="N", help="defects that are known (default: 100)")
     known.add_argument("--size", type=int, choices=(32, 64), default=32, help="pixels (default: 32)")
     options = known.parse_args()
-    make = partial(of_file, options.data, options.kind) if options.data else simulated
+    make = partial(simulated, many=200 if options.smoke else 2000)
+    if options.data:
+        make = partial(of_file, options.data, options.kind)
     with refusing_data(known):
         surfaces = {seed: make(options.size, options.few, seed) for seed in options.seeds}
 

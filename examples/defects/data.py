@@ -149,12 +149,12 @@ def of_file(file: Path, kind: str, size: int, few: int, seed: int) -> Surface:
     return Surface(size, *pictures, about=f"pictures of a {kind}")
 
 
-def simulated(size: int, few: int, seed: int) -> Surface:
-    """Brushed metal with and without a scratch; 2000 sound pictures, 500 scratched and 2000 sound ones to judge by."""
+def simulated(size: int, few: int, seed: int, many: int = 2000) -> Surface:
+    """Brushed metal with and without a scratch; `many` sound pictures, a quarter scratched and `many` to judge by."""
     generator = torch.Generator().manual_seed(10_000)
-    tests = scratched(metal(500, generator), generator), metal(2000, generator)
+    tests = scratched(metal(many // 4, generator), generator), metal(many, generator)
     generator.manual_seed(seed)
-    known, sound = scratched(metal(few, generator), generator), metal(2000, generator)
+    known, sound = scratched(metal(few, generator), generator), metal(many, generator)
     return Surface(size, known, sound, *tests, about="pictures of a scratch")
 
 

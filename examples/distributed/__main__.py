@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=800, help="adversarial iterations (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="samples of a process (default: %(default)s)")
     parser.add_argument("--no-warm-start", action="store_true", help="the random start")
-    parser.add_argument("--smoke", action="store_true", help="small networks, 20 iterations: only to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="small networks, 5 iterations: only to see that it runs")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/distributed"), metavar="DIR", help="default: %(default)s"
     )
     options = parser.parse_args()
     if options.smoke:
-        options.iterations = 20
+        options.iterations = 5
 
     accelerator = Accelerator()
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def main() -> None:
 
     began = time.perf_counter()
     if not options.no_warm_start:
-        config = coopinit_plugin.WarmStartConfig(max_iterations=20 if options.smoke else 400)
+        config = coopinit_plugin.WarmStartConfig(max_iterations=5 if options.smoke else 400)
         told = {"accelerator": accelerator, "output_dir": options.out, "resume": True}  # ← added, 2 of 3
         coopinit_plugin.warm_start(G, D, loader, config=config, **told)  # ← added, 3 of 3
         say(accelerator, G, f"after the warm-up, {time.perf_counter() - began:.1f} s")

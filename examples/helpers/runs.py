@@ -20,7 +20,7 @@ import coopinit_plugin
 from coopinit_plugin import SlicedWasserstein, WarmStart, WarmStartConfig
 
 BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-SMOKE = 20  # iterations, cooperative and adversarial ones
+SMOKE = 5  # iterations, cooperative and adversarial ones
 
 KeepGoing = Callable[[int], bool]  # told the number of adversarial iterations done, 0 at first
 
@@ -175,7 +175,7 @@ def parser(name: str, about: str, iterations: int) -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     made.add_argument("--out", type=Path, default=Path("runs") / name, metavar="DIR", help="default: %(default)s")
     made.add_argument(
-        "--smoke", action="store_true", help="small networks, 20 iterations each: only to see that it runs"
+        "--smoke", action="store_true", help="small networks, 5 iterations each: only to see that it runs"
     )
     return made
 

@@ -39,7 +39,7 @@ def main() -> None:
             seed,
             warm,
             loop=lambda going: train(generator, discriminator, g_ema, loader, BATCH, going, warm_start=warm),
-            sample=lambda: sample(g_ema, task.samples),
+            sample=lambda: sample(g_ema, 200 if options.smoke else task.samples),
         )
 
     runs = compared(start, options)

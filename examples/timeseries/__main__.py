@@ -25,7 +25,9 @@ def main() -> None:
     known.add_argument("--defects", type=int, metavar="N", help="recordings of defects (default: 40; of --data, half)")
     known.add_argument("--batch-norm", action="store_true", help="BatchNorm in D")
     options = known.parse_args()
-    make = partial(of_folder, options.data) if options.data else simulated
+    make = partial(simulated, many=200 if options.smoke else 2000)
+    if options.data:
+        make = partial(of_folder, options.data)
     few = options.defects or (None if options.data else 40)
     with refusing_data(known):
         machines = {seed: make(few, seed) for seed in options.seeds}
@@ -41,12 +43,12 @@ def main() -> None:
             seed,
             warm,
             loop=lambda keep_going: train(G, D, loader, keep_going, warm_start=warm),
-            sample=lambda: sample(G, 2000),
+            sample=lambda: sample(G, 200 if options.smoke else 2000),
         )
 
     runs = compared(start, options, every=100)
     report(runs)
-    found = detected(runs, steps=20 if options.smoke else STEPS)
+    found = detected(runs, steps=2 if options.smoke else STEPS)
     told_detectors(runs[0].task.about, found)
     path = options.out / "timeseries.png"
     finish("1-D DCGAN", runs, path, show=show_signals, beside=lambda axes: draw_detectors(axes, found))

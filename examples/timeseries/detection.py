@@ -106,14 +106,14 @@ class Machine:
             return net(self._test)[:, 0]
 
 
-def simulated(few: int, seed: int) -> Machine:
-    """2000 healthy recordings and `few` defects of the simulated machine; 10,000 and 500 others to be judged by."""
+def simulated(few: int, seed: int, many: int = 2000) -> Machine:
+    """`many` healthy recordings and `few` defects of the simulated machine; judged by 5 and ¼ times `many` others."""
     generator = torch.Generator().manual_seed(10_000)
-    healthy, unseen = recordings(10_000, None, generator), defects(500, generator)
+    healthy, unseen = recordings(5 * many, None, generator), defects(many // 4, generator)
     tests = cut(healthy, generator), cut(unseen, generator)
-    many = defects(2000, generator)
+    more = defects(many, generator)
     generator.manual_seed(seed)
-    return Machine(recordings(2000, None, generator), defects(few, generator), *tests, many)
+    return Machine(recordings(many, None, generator), defects(few, generator), *tests, more)
 
 
 def of_folder(folder: Path, few: int | None, seed: int) -> Machine:

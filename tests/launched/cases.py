@@ -325,7 +325,7 @@ def inferred():
     G, D = conv_pair()
     G = nn.Sequential(nn.Linear(Z, Z), G)
     loader = DataLoader(TensorDataset(torch.cat(images(8, 64)), torch.zeros(512).long()), 64, shuffle=True)
-    config = WarmStartConfig(max_iterations=80)
+    config = WarmStartConfig(max_iterations=40)
     result = warm_start(G, D, loader, config=config, progress=False)
     return {
         "digest": digest(G, D),

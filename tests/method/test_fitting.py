@@ -15,9 +15,10 @@ from coopinit_plugin import WarmStartConfig, warm_start
 from coopinit_plugin.method.layer_sizes import layer_sizes
 
 X = torch.cat(vectors(4))
+ITERATIONS = 15
 
 
-def warm(D: nn.Module, kind: str = "logistic", iterations: int = 30, **given) -> tuple[nn.Module, dict]:
+def warm(D: nn.Module, kind: str = "logistic", iterations: int = ITERATIONS, **given) -> tuple[nn.Module, dict]:
     config = WarmStartConfig(iterations=iterations, lr_discriminator=5e-3, handover=kind)
     G = mlp_pair()[0]
     return G, warm_start(G, D, vectors(), config=config, adapter=hooks(**given), progress=False).summary
@@ -191,7 +192,7 @@ SERVED = {
 def test_scale_and_shift_are_found_and_the_layers_get_their_size(name, caplog):
     D = SERVED[name]()
     sizes = layer_sizes(D)
-    _, told = warm(D, iterations=60)
+    _, told = warm(D, iterations=40)
     assert told["handover_moved"] == "scale and shift"
     assert told["handover_scale"] != 1
     assert layer_sizes(D)[0] == pytest.approx(sizes[0], rel=0.11)
@@ -244,7 +245,7 @@ def test_an_inverted_d_is_turned_round_and_it_is_said(kind, caplog):
     G, told = warm(D, kind, after_d_step=lambda D: None)
     assert told["handover_scale"] > 0
     assert "turned round" not in caplog.text
-    G, turned = warm(inverted, kind, after_d_step=at_the_end(invert, 30))
+    G, turned = warm(inverted, kind, after_d_step=at_the_end(invert, ITERATIONS))
     assert turned["handover_scale"] == pytest.approx(-told["handover_scale"], rel=1e-3)
     assert turned["logit_real_mean"] > turned["logit_fake_mean"]
     assert gap(G, inverted) == pytest.approx(gap(G, D), rel=1e-2)

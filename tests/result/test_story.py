@@ -207,8 +207,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("sets", ["real before after", "before after", "after", ""])
-@pytest.mark.parametrize("kind", KINDS)
+# Of images, series, points and vectors also without the real ones, behind which the others are drawn.
+WITHOUT = [("", "grey"), ("before after", "grey")]
+WITHOUT += [("after", kind) for kind in ("grey", "series", "points", "vectors")]
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize(("sets", "kind"), [*(("real before after", kind) for kind in KINDS), *WITHOUT])
 def test_every_kind_of_data_has_a_picture(kind, sets, tmp_path):
     made = result_of(*mlp_pair())
     made.samples = pack(**{name: torch.randn(KINDS[kind]) for name in sets.split()}) if sets else {}
@@ -218,7 +223,8 @@ def test_every_kind_of_data_has_a_picture(kind, sets, tmp_path):
     assert picture[60:].std() > 0.05  # something is drawn below the heading
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.pictures
+@pytest.mark.parametrize("kind", ["grey", "series", "numbers", "points", "vectors"])
 def test_constant_samples_are_drawn(kind, tmp_path):
     made = result_of(*mlp_pair())
     zeros, ones = torch.zeros(KINDS[kind]), torch.ones(KINDS[kind])
@@ -231,6 +237,7 @@ def test_constant_samples_are_drawn(kind, tmp_path):
     assert not np.array_equal(constant[right], alike[right])
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("value", [0.0, 1e30, math.nan, math.inf, -1.0])
 def test_curves_of_any_value_are_drawn(value, tmp_path):
     made = result_of(*mlp_pair())
@@ -241,6 +248,7 @@ def test_curves_of_any_value_are_drawn(value, tmp_path):
     assert orange.any() == math.isfinite(value)
 
 
+@pytest.mark.pictures
 def test_no_curves_at_all_are_no_error(tmp_path):
     made = result_of(*mlp_pair())
     made.history, made.summary = [], {}
@@ -249,6 +257,7 @@ def test_no_curves_at_all_are_no_error(tmp_path):
     assert picture[60:].std() > 0.05  # their titles
 
 
+@pytest.mark.pictures
 def test_the_picture_shows_the_samples_where_they_belong(tmp_path):
     """Real black, before grey, after white, each in its third of the picture."""
     made = result_of(*mlp_pair())
@@ -262,6 +271,7 @@ def test_the_picture_shows_the_samples_where_they_belong(tmp_path):
         assert np.isclose(np.median(third), level, atol=0.01)
 
 
+@pytest.mark.pictures
 def test_a_picture_is_the_same_every_time_and_in_any_style(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     made, *_ = warmed()
@@ -274,12 +284,14 @@ def test_a_picture_is_the_same_every_time_and_in_any_style(tmp_path):
     assert matplotlib.get_backend() == before
 
 
+@pytest.mark.pictures
 def test_a_picture_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CoopInitError, match=r"a\.png cannot be written .*Give another path"):
         result_of(*mlp_pair()).plot(tmp_path / "file" / "a.png")
 
 
+@pytest.mark.pictures
 def test_without_matplotlib_all_but_the_picture_is_saved(tmp_path, monkeypatch, caplog):
     made, *_ = warmed()
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
@@ -310,6 +322,7 @@ def test_a_defect_in_the_picture_costs_no_weights(tmp_path, monkeypatch):
     assert WarmStart.from_pretrained(tmp_path / "init").summary == made.summary
 
 
+@pytest.mark.pictures
 def test_a_folder_plots_what_was_plotted(tmp_path):
     made, *_ = warmed(conv_pair, images)
     made.save_pretrained(tmp_path / "init")
