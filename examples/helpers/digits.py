@@ -61,6 +61,18 @@ def modes(samples: Tensor) -> Tensor:
     return read(samples)[0].reshape(-1, 3) @ torch.tensor([100, 10, 1])
 
 
+@functools.cache
+def near() -> float:
+    """How far from another one 99 % of the real digits lie at most: a sample so close to one is as good as real."""
+    flat = digits()[0].flatten(1)
+    return float(torch.cdist(flat, flat).fill_diagonal_(torch.inf).amin(1).quantile(0.99))
+
+
+def readable(samples: Tensor) -> Tensor:
+    """Whether all three digits of each sample (N, 3, 8, 8) are as close to a real one as real ones are."""
+    return (read(samples)[1].reshape(-1, 3) <= near()).all(1)
+
+
 def coverage(samples: Tensor) -> tuple[int, float]:
     """(Modes covered, reverse KL of their frequencies against uniform in nats)."""
     return spread(modes(samples), 1000)
