@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.calling.adapter import Row, line, unclear, users_hook
 from coopinit_plugin.calling.misfits import mismatch, no_data, rescaled
-from coopinit_plugin.calling.sigmoid import last_operation
+from coopinit_plugin.calling.outputs import last_operation
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import sigmas
 from coopinit_plugin.method.team import ALONE, Team

@@ -54,7 +54,7 @@ def look(
         n = tree_leaves(x)[0].shape[0]
         z = guess.latent(n, device, batch)
         scored = scores.find(D, held, x, z, guess.condition, fits, given)
-        if guess.width is not None and scored.conditional(D, x, z):
+        if guess.width is not None and scored.conditional:
             generators.ask_condition(G, guess, held, z)
         high, sign, guessed = _sign(given, scored.ends_in_sigmoid, loss_named)
         trained = _upside_down(scored, D, fake, z, batch, high)
