@@ -54,12 +54,11 @@ class Condition:
         """The line of the table for it."""
         return f"{letter}'s condition", self.text, f"argument {self.name!r} of its forward"
 
-    def as_one_hot(self, misfit: Misfit | None, batch: Any) -> Condition | None:
+    def as_one_hot(self, misfit: Misfit, batch: Any) -> Condition | None:
         """The class numbers as one-hot rows, if that is what the layer asks for in which they failed."""
         y = self.take(batch)
-        if misfit is None or not misfit.whole or y.is_floating_point() or y.numel() != y.shape[0]:
-            return None
-        return _one_hot(self, misfit.first.width) if int(y.max()) < misfit.first.width else None
+        numbers = misfit.whole and not y.is_floating_point() and y.numel() == y.shape[0]
+        return _one_hot(self, misfit.asked) if numbers and int(y.max()) < misfit.asked else None
 
 
 def _one_hot(condition: Condition, count: int) -> Condition:

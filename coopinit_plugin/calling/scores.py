@@ -154,12 +154,12 @@ def _reading(
     if "is invalid for input of size" in str(failure):
         group = "Does it group the batch (minibatch statistics, pac)?"
         return f"{group} Then {held.n} must be a multiple of the group. ", ["D(x)"]
-    if first is None or not isinstance(x, Tensor):
+    if not first.width or not isinstance(x, Tensor):
         return "", ["..."]
     width, size = first.width, x.numel() // max(held.n, 1)
     takes = f"Its first layer, {first.name}, takes {width}"
     labels = next((part for part in held.others if could_be_labels(part)), None)
-    if first.takes_images() and width > x.shape[1]:
+    if first.takes_images and width > x.shape[1]:
         planes, *tail = width - x.shape[1], *x.shape[2:]
         maps = [part.name for part in held.others if part.tensor.shape[1:] == (planes, *tail)]
         sizes = ", ".join(map(str, [planes, *tail]))
