@@ -123,7 +123,8 @@ def conditions_of(
         width = next(iter(sizes(module, NOISE_SIZES)), (None, None))[1]
         return line(latent=f"({noise_line(width)}, {given})", generate="G(*z)")
 
-    none = Condition(names[0], position, _no_classes, "none, as (N, 0)")
+    nothing = lambda batch: torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)  # noqa: E731
+    none = Condition(names[0], position, nothing, "none, as (N, 0)")
     empty = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
     if count == 0 or (count is None and empty):
         return [none]
@@ -142,10 +143,6 @@ def conditions_of(
         Condition(names[0], position, partial(get, keys=part.keys), f"{part.name}, as it is", part.name, part.keys)
         for part in found
     ]
-
-
-def _no_classes(batch: Any) -> Tensor:
-    return torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)
 
 
 def _forms(none: Condition, labels: Part, embeds: bool, count: int | None) -> list[Condition]:

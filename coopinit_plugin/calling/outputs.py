@@ -54,7 +54,8 @@ def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> t
         f, name = get(out, keys), "D(x)" + "".join(f"[{key!r}]" for key in keys)
         if not isinstance(f, Tensor):
             raise _which(out)
-        sigmoid = _is_sigmoid(last_operation(f))
+        last = last_operation(f)
+        sigmoid = last is not None and last.name().startswith("Sigmoid")
         if unit or keys or not sigmoid or f.ndim != 3 or f.shape[-1] != 1:
             one_number(f, n, shapes, name, out)
         if isinstance(out, list) and sigmoid:
@@ -138,10 +139,6 @@ def last_operation(f: Tensor) -> Any:
     while node is not None and node.name().startswith(RESHAPES) and node.next_functions:
         node = node.next_functions[0][0]
     return node
-
-
-def _is_sigmoid(node: Any) -> bool:
-    return node is not None and node.name().startswith("Sigmoid")
 
 
 def may_be_probability(f: Tensor) -> bool:
