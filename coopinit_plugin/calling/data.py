@@ -115,17 +115,15 @@ def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
     how = "given (real)" if held.real else "as G gives them"
     rows, doubts = [("data", ", ".join(describe(part.tensor) for part in order), how)], (doubt,) * alike
     where = [part.keys for part in order]
-    if held.real is None:
-        nest = tree_flatten(only_tensors(out))[1]
-        taken = lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest)  # noqa: E731
-        return Match(taken, only_tensors, rows, warnings=doubts)
-    nest, back = tree_flatten(held.x)[1], [where.index(part.keys) for part in data]
+    nest = tree_flatten(only_tensors(out) if held.real is None else held.x)[1]
+    back = [where.index(part.keys) for part in (order if held.real is None else data)]
 
     def pick(out: Any) -> Any:
         made = [part.tensor for part in parts(out)]
         return tree_unflatten([made[index] for index in back], nest)
 
-    return Match(held.real, pick, rows, warnings=doubts)
+    real = held.real or (lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest))
+    return Match(real, pick, rows, warnings=doubts)
 
 
 def check(x: Any, name: str) -> None:

@@ -30,16 +30,6 @@ class Scored(NamedTuple):
     warnings: list[str]
 
 
-class Passed(NamedTuple):
-    """A forward pass of D that went through."""
-
-    call: Call
-    condition: Condition | None
-    out: Any
-    record: Record
-    sigmoids: Sigmoids
-
-
 def needs_batch(score: Callable[[Any], Any]) -> bool:
     """Whether a score takes something from the batch beside x, such as labels: asked by giving it none."""
     try:
@@ -118,15 +108,17 @@ def _spread(D: nn.Module, x: Any) -> bool:
     return isinstance(x, (tuple, list)) and 1 < len(x) == len(arguments(D)[0])
 
 
-def _passed(D: nn.Module, held: Held, x: Any, condition: Condition | None, fits: Match) -> Passed:
-    """D on x, with the condition in the form that it takes."""
+def _passed(
+    D: nn.Module, held: Held, x: Any, condition: Condition | None, fits: Match
+) -> tuple[Call, Condition | None, Any, Record, Sigmoids]:
+    """(How D is called on x, the condition in the form that it takes, what it gave, what was seen of the pass)."""
     if condition is not None:
         call: Call = lambda D, x, z, batch: condition.call(D, x, condition.take(batch))  # noqa: E731
     else:
         call = (lambda D, x, z, batch: D(*x)) if _spread(D, x) else (lambda D, x, z, batch: D(x))
     with recorded(D) as record, Sigmoids() as sigmoids:
         try:
-            return Passed(call, condition, call(D, fresh(x), None, held.batch), record, sigmoids)
+            return call, condition, call(D, fresh(x), None, held.batch), record, sigmoids
         except Exception as error:
             failure = error
     rows = condition.as_one_hot(misfit(record), held.batch) if condition is not None else None
