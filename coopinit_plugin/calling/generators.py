@@ -97,16 +97,13 @@ def _single(known: Known, tried: str) -> tuple[str, dict[str, str]]:
     takes = f" Its first layer, {first.name}, takes"
     failed = re.search(rf"G\(\({known.held.n}, (\d+)\) ", tried)
     if maps and first.takes_images:
-        why, hooks = (
-            f"{takes} {first.width} channels: made of {maps[0]} by your loop?",
-            {"latent": f"{maps[0]}.float()"},
-        )
+        why, hooks["latent"] = f"{takes} {first.width} channels: made of {maps[0]} by your loop?", f"{maps[0]}.float()"
     elif known.images:
         why = f"{takes} images like the data: which, or noise of that shape?"
     elif size is not None and first.width > size[1]:
         why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
         labels = next((part for part in known.held.others if could_be_labels(part)), None)
-        hooks = {"latent": f"torch.cat([{_noise(known)}, {rows_line(labels, first.width - size[1])}], 1)"}
+        hooks["latent"] = f"torch.cat([{_noise(known)}, {rows_line(labels, first.width - size[1])}], 1)"
     if (name := named_only(known.G)) is not None:
         why, hooks["generate"] = why + " Its forward takes arguments by name alone.", f"G({name}=z)"
     elif failed and hooks["latent"] == noise_line(int(failed[1])):  # that line was tried

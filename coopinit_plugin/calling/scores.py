@@ -18,6 +18,15 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.recorder import Record, recorded
 from coopinit_plugin.nests import could_be_labels, describe, first_line
 
+SCALES = (  # what is doubtful about a score that was found
+    "D gives a list: read as one score map per scale, their means summed. If only one counts, say which: "
+    f"{line(score='D(x)[0]')}."
+)
+PROBABILITY = (
+    "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, write "
+    f"{line(score='torch.logit(D(x), 1e-6)')}."
+)
+
 
 class Scored(NamedTuple):
     """The score of a D that was called, whether it is taken before a final sigmoid, and what was found."""
@@ -74,19 +83,9 @@ def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fit
     if (before := logit(call, f, record, sigmoids)) is not None:
         score, where, values = before
         return Scored(score, values, True, conditional, [*rows, ("D's score", describe(f), f"{how}; {where}")], [])
-    doubts = _doubts(f, how) if given.score is None else []
-    return Scored(call, f, False, conditional, [*rows, ("D's score", describe(f), how)], doubts)
-
-
-def _doubts(f: Tensor, how: str) -> list[str]:
-    """What is doubtful about a score that was found."""
-    scales = "D gives a list: read as one score map per scale, their means summed. If only one counts, say which:"
-    probability = "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, write"
-    doubts = {
-        f"{scales} {line(score='D(x)[0]')}.": how.startswith("sum of the means"),
-        f"{probability} {line(score='torch.logit(D(x), 1e-6)')}.": may_be_probability(f),
-    }
-    return [warning for warning, doubtful in doubts.items() if doubtful]
+    doubts = {SCALES: how.startswith("sum of the means"), PROBABILITY: given.score is None and may_be_probability(f)}
+    warnings = [warning for warning, doubtful in doubts.items() if doubtful]
+    return Scored(call, f, False, conditional, [*rows, ("D's score", describe(f), how)], warnings)
 
 
 def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, given: Adapter) -> Condition | None:
