@@ -7,19 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from coopinit_plugin.calling.data import check_finite
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.statistics import Statistics
 
 
 def check_statistics(found: Statistics, iteration: int, x: Any, config: WarmStartConfig) -> None:
-    """Refuse to go on after an iteration whose statistics are not finite.
-
-    Raises:
-        CoopInitError: saying what is not, at which iteration, and what to change.
-    """
+    """Refuse to go on after an iteration whose statistics are not finite."""
     named = {
         "D's logits of real samples": found.real,
         "D's logits of refined samples": found.refined,
@@ -28,7 +24,7 @@ def check_statistics(found: Statistics, iteration: int, x: Any, config: WarmStar
     broken = [name for name, value in named.items() if not math.isfinite(value)]
     if not broken and math.isfinite(found.score_std):
         return
-    check_data(x, f"Iteration {iteration}")
+    check_finite(x, f"Iteration {iteration}")
     step = "" if config.step_size == "balanced" else ' and step_size="balanced"'
     raise CoopInitError(
         f"Iteration {iteration}: not finite any more: {', '.join(broken) or 'the spread of the logits'}. The "
@@ -38,26 +34,8 @@ def check_statistics(found: Statistics, iteration: int, x: Any, config: WarmStar
     )
 
 
-def check_data(x: Any, when: str) -> None:
-    """Refuse samples that are not finite.
-
-    Raises:
-        CoopInitError: saying when, and how many numbers.
-    """
-    wrong = sum(int((~torch.isfinite(leaf)).sum()) for leaf in tree_leaves(x))
-    if wrong:
-        raise CoopInitError(
-            f"{when}: the loader gave data that are not finite ({wrong} numbers of the batch are NaN or infinite). "
-            "Your networks are untouched. Clean those samples in the dataset (torch.nan_to_num)."
-        )
-
-
 def check_weights(module: nn.Module, letter: str, config: WarmStartConfig) -> None:
-    """Refuse weights that are not finite.
-
-    Raises:
-        CoopInitError: naming the parameter, and what to change.
-    """
+    """Refuse weights that are not finite."""
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and not torch.isfinite(parameter).all():
             raise CoopInitError(

@@ -12,7 +12,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, following_loss
-from coopinit_plugin.finite import check_data, check_weights
+from coopinit_plugin.calling.data import check_finite
+from coopinit_plugin.finite import check_weights
 from coopinit_plugin.host.checkpoint import tensors_of
 from coopinit_plugin.host.randomness import random_state, set_random_state
 from coopinit_plugin.loop import Stage
@@ -32,7 +33,7 @@ def handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> dic
 
     def draw() -> tuple[Any, Any, Any]:
         drawn = pair.draw(next(batches), run.device)
-        check_data(drawn[0], "Hand-over")
+        check_finite(drawn[0], "Hand-over")
         return drawn
 
     still = _still(pair)

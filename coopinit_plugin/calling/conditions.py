@@ -25,8 +25,6 @@ CONDITIONS = (  # arguments that take a condition
     "target", "targets", "onehot", "one_hot", "class_id", "class_ids", "y_onehot", "c_org", "c_trg", "category",
     "categories", "y_label", "label_onehot", "attr", "attrs", "attributes", "context",
 )  # fmt: skip
-
-
 VARIADIC = (signatures.Parameter.VAR_POSITIONAL, signatures.Parameter.VAR_KEYWORD)
 NOISES = (  # arguments that take the noise, the likelier first
     "z", "latent", "latents", "latent_code", "noise", "noises", "noise_vector", "code", "codes", "eps", "epsilon",
@@ -54,12 +52,11 @@ class Condition:
         """The line of the table for it."""
         return f"{letter}'s condition", self.text, f"argument {self.name!r} of its forward"
 
-    def as_one_hot(self, misfit: Misfit | None, batch: Any) -> Condition | None:
+    def as_one_hot(self, misfit: Misfit, batch: Any) -> Condition | None:
         """The class numbers as one-hot rows, if that is what the layer asks for in which they failed."""
         y = self.take(batch)
-        if misfit is None or not misfit.whole or y.is_floating_point() or y.numel() != y.shape[0]:
-            return None
-        return _one_hot(self, misfit.first.width) if int(y.max()) < misfit.first.width else None
+        numbers = misfit.whole and not y.is_floating_point() and y.numel() == y.shape[0]
+        return _one_hot(self, misfit.asked) if numbers and int(y.max()) < misfit.asked else None
 
 
 def _one_hot(condition: Condition, count: int) -> Condition:
@@ -109,64 +106,55 @@ def conditions_of(
     """
     labels = [part for part in named if could_be_labels(part)]
     count = next((int(getattr(module, a)) for a in CLASS_COUNTS if isinstance(getattr(module, a, None), int)), None)
-    embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
+    embeds = any(isinstance(child, nn.Embedding) for child in module.modules())
     required, optional = arguments(module)
     words = [a.name for a in _parameters(module) if a.annotation in (str, "str") or isinstance(a.default, str)]
     takes = [name for name in (*required, *optional) if name.lower() in CONDITIONS and name not in words]
     position = next((i for i, name in enumerate(required) if name in takes and len(required) > 1), None)
-    passed = len(required) == 1 and labels and (embedding is not None or count)
-    names = [name for name in optional if name in takes and passed]
-    if position is None and not names:
+    passed = len(required) == 1 and labels and (embeds or count)
+    names = [required[position]] if position is not None else [a for a in optional if a in takes and passed]
+    if not names:
         return []
-    name = names[0] if position is None else required[position]
-    without_classes = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
-    if count == 0 or (count is None and without_classes):
-        return [Condition(name, position, _nothing, "none, as (N, 0)")]
+
+    def say(given: str) -> str:
+        """The line to write."""
+        if letter == "D":
+            return line(score=f"D(x, {names[0]}={given})")
+        width = next(iter(sizes(module, NOISE_SIZES)), (None, None))[1]
+        return line(latent=f"({noise_line(width)}, {given})", generate="G(*z)")
+
+    nothing = lambda batch: torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)  # noqa: E731
+    none = Condition(names[0], position, nothing, "none, as (N, 0)")
+    empty = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
+    if count == 0 or (count is None and empty):
+        return [none]
     found = labels or [part for part in named if could_be_data(part) and part.keys != data]
     known = bool(labels) or data is not None  # else one of those found is the data
     if len(found) < (1 if known else 2):
-        seen = f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch."
-        ask = f"{seen} Let the loader yield (x, label), or say what your loop passes."
-        raise unclear(ask, _beside(module, letter, name))
+        seen = f"{letter}'s forward takes a condition ({names[0]!r}), but no labels were found in a batch."
+        raise unclear(f"{seen} Let the loader yield (x, label), or say what your loop passes.", say("..."))
     if len(found) > 1 and known:
         shown = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
         kind = "labels" if labels else "condition"
-        lines = [_beside(module, letter, name, part.name) for part in found[:2]]
-        raise unclear(f"Which of these are {letter}'s {kind}: {shown}?", *lines)
+        raise unclear(f"Which of these are {letter}'s {kind}: {shown}?", *(say(part.name) for part in found[:2]))
     if labels:
-        return _labels(name, position, labels[0], embedding, count)
-    taken = [(partial(get, keys=part.keys), f"{part.name}, as it is", part.name, part.keys) for part in found]
-    return [Condition(name, position, *how) for how in taken]
+        return _forms(none, labels[0], embeds, count)
+    return [
+        Condition(names[0], position, partial(get, keys=part.keys), f"{part.name}, as it is", part.name, part.keys)
+        for part in found
+    ]
 
 
-def _nothing(batch: Any) -> Tensor:
-    return torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)
-
-
-def _labels(
-    name: str, position: int | None, part: Part, embedding: nn.Embedding | None, count: int | None
-) -> list[Condition]:
+def _forms(none: Condition, labels: Part, embeds: bool, count: int | None) -> list[Condition]:
     """The forms in which labels may be taken, the likelier first."""
-    source, keys, tensor = part
+    name, keys, tensor = labels
     rows = tensor.ndim == 2 and tensor.shape[1] > 1
-    del part, tensor  # the forms are kept, the batch is not
-
-    def form(take: Callable[[Tensor], Tensor], how: str) -> Condition:
-        return Condition(name, position, lambda batch: take(get(batch, keys)), f"{source}, {how}", source)
-
-    if embedding is not None and rows:
-        return [form(lambda y: y.argmax(1), "one-hot, as class numbers")]
-    if embedding is not None:
-        return [form(lambda y: y.flatten().long(), "class numbers")]
-    if rows:
-        return [form(lambda y: y.float(), "one-hot")]
-    given = form(lambda y: y, "as the loader gives it")
-    return [given] if count is None else [_one_hot(given, count), given]
-
-
-def _beside(module: nn.Module, letter: str, name: str, given: str = "...") -> str:
-    """The line to write for a condition."""
-    if letter == "D":
-        return line(score=f"D(x, {name}={given})")
-    width = sizes(module, NOISE_SIZES)
-    return line(latent=f"({noise_line(width[0][1] if width else None)}, {given})", generate="G(*z)")
+    forms: dict[tuple[bool, bool], tuple[str, Callable[[Tensor], Tensor]]] = {  # by whether G embeds them, and rows
+        (True, True): ("one-hot, as class numbers", lambda y: y.argmax(1)),
+        (True, False): ("class numbers", lambda y: y.flatten().long()),
+        (False, True): ("one-hot", lambda y: y.float()),
+        (False, False): ("as the loader gives it", lambda y: y),
+    }
+    how, form = forms[embeds, rows]
+    given = replace(none, take=lambda batch: form(get(batch, keys)), text=f"{name}, {how}", code=name)
+    return [given] if embeds or rows or count is None else [_one_hot(given, count), given]

@@ -12,21 +12,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from coopinit_plugin.calling.adapter import Row, line, unclear, users_hook
 from coopinit_plugin.calling.misfits import mismatch, no_data, rescaled
-from coopinit_plugin.calling.sigmoid import last_operation
+from coopinit_plugin.calling.outputs import last_operation
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import sigmas
 from coopinit_plugin.method.team import ALONE, Team
-from coopinit_plugin.nests import (
-    Part,
-    batch_size,
-    could_be_data,
-    describe,
-    first_line,
-    get,
-    move,
-    only_tensors,
-    parts,
-)
+from coopinit_plugin.nests import Part, batch_size, could_be_data, describe, first_line, get, move, only_tensors, parts
 
 Hook = Callable[[Any], Any]
 SPANS = {"Tanh": -1, "Sigmoid": 0, "Softmax": 0}  # of G's last operation, up to 1
@@ -75,11 +65,10 @@ def held(batch: Any, real: Hook | None) -> Held:
     if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
         expected = "a floating-point tensor (N, ...) or a nest of such, in the range that G produces"
         name = next((part.name for part in named if part.tensor.ndim > 1), 'batch["image"]')
-        raise unclear(
-            f"Adapter.real returned {describe(x)}; expected {expected}.", line(real=f"{name}.float() / 127.5 - 1")
-        )
+        seen = f"Adapter.real returned {describe(x)}; expected {expected}."
+        raise unclear(seen, line(real=f"{name}.float() / 127.5 - 1"))
     x = move(x, None)
-    data = [part._replace(name=part.name.replace("batch", "real(batch)")) for part in parts(x)]
+    data = [*parts(x, "real(batch)")]
     own = {id(part.tensor) for part in data}
     others = [part for part in named if id(part.tensor) not in own]
     return Held(batch, batch_size(x) or 0, data, others, real, x, known=len(others) < len(named))
@@ -120,24 +109,21 @@ def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
 
 def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
     """A sample of several tensors; `order` has the data in the order of G's output."""
-    warnings: tuple[str, ...] = ()
-    if len({part.tensor.shape for part in data}) < len(data) and not isinstance(out, Mapping):
-        names = ", ".join(part.name for part in data)
-        warnings = (f"{names} have one shape: taken for G's outputs in that order. Else give {line(real='...')}.",)
+    alike = len({part.tensor.shape for part in data}) < len(data) and not isinstance(out, Mapping)
+    names = ", ".join(part.name for part in data)
+    doubt = f"{names} have one shape: taken for G's outputs in that order. Else give {line(real='...')}."
     how = "given (real)" if held.real else "as G gives them"
-    rows = [("data", ", ".join(describe(part.tensor) for part in order), how)]
+    rows, doubts = [("data", ", ".join(describe(part.tensor) for part in order), how)], (doubt,) * alike
     where = [part.keys for part in order]
-    if held.real is None:
-        nest = tree_flatten(only_tensors(out))[1]
-        taken = lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest)  # noqa: E731
-        return Match(taken, only_tensors, rows, warnings=warnings)
-    nest, back = tree_flatten(held.x)[1], [where.index(part.keys) for part in data]
+    nest = tree_flatten(only_tensors(out) if held.real is None else held.x)[1]
+    back = [where.index(part.keys) for part in (order if held.real is None else data)]
 
     def pick(out: Any) -> Any:
         made = [part.tensor for part in parts(out)]
         return tree_unflatten([made[index] for index in back], nest)
 
-    return Match(held.real, pick, rows, warnings=warnings)
+    real = held.real or (lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest))
+    return Match(real, pick, rows, warnings=doubts)
 
 
 def check(x: Any, name: str) -> None:
@@ -146,29 +132,32 @@ def check(x: Any, name: str) -> None:
         if leaf.ndim < 2:
             seen = f"The data have shape {tuple(leaf.shape)}; expected (N, ...) with at least two dimensions."
             raise unclear(f"{seen} Is it one number per sample?", line(real=f"{name}.unsqueeze(1)"))
-        if odd := int((~torch.isfinite(leaf)).sum()):
-            raise CoopInitError(
-                f"The data are not finite: {odd} of {leaf.numel()} numbers of the first batch are NaN or infinite. "
-                "Clean or drop those samples in the dataset (torch.nan_to_num)."
-            )
+    check_finite(x, "The first batch")
+
+
+def check_finite(x: Any, when: str) -> None:
+    """Refuse samples that are not finite."""
+    leaves = tree_leaves(x)
+    if odd := sum(int((~torch.isfinite(leaf)).sum()) for leaf in leaves):
+        every = sum(leaf.numel() for leaf in leaves)
+        raise CoopInitError(
+            f"{when}: the loader gave data that are not finite, {odd} of {every} numbers are NaN or infinite. Your "
+            "networks are untouched. Clean or drop those samples in the dataset (torch.nan_to_num)."
+        )
 
 
 def check_mask(mask: Hook, x: Any) -> None:
     """Refuse a mask, ``(x) -> mask``, that does not fit the data x, or lets none of them move."""
     try:
-        given = mask(x)
-        if given is None:
+        if (given := mask(x)) is None:
             return
-        pairs = list(zip(tree_leaves(given), tree_leaves(x), strict=True))
-        if all(torch.broadcast_to(free, leaf.shape).shape for free, leaf in pairs):
-            moves = any(bool(free.bool().any()) for free, _ in pairs)
+        pairs = zip(tree_leaves(given), tree_leaves(x), strict=True)
+        moves = [bool(torch.broadcast_to(free, leaf.shape).bool().any()) for free, leaf in pairs]
     except Exception as error:
-        raise unclear(
-            f"Adapter.mask does not fit the data x, {describe(x)}: {first_line(error)}. Expected a tensor that "
-            "broadcasts to x, 1 where the chain may move x, or a function (x) -> mask.",
-            line(mask="lambda x: torch.ones_like(x)"),
-        ) from error
-    if not moves:
+        seen = f"Adapter.mask does not fit the data x, {describe(x)}: {first_line(error)}. Expected a tensor that "
+        seen += "broadcasts to x, 1 where the chain may move x, or a function (x) -> mask."
+        raise unclear(seen, line(mask="lambda x: torch.ones_like(x)")) from error
+    if not any(moves):
         raise CoopInitError("Adapter.mask is 0 everywhere: nothing may move. It is 1 where the chain may move x.")
 
 
@@ -179,9 +168,8 @@ def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
     form = [leaf.shape[1:] for leaf in tree_leaves(seen[0])]
     for batch in more:
         with suppress(Exception):  # what is wrong with a later batch, the iteration that takes it says
-            leaves = tree_leaves(x := real(batch))
-            if [leaf.shape[1:] for leaf in leaves] == form and all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
-                seen.append(x)
+            check_finite(x := real(batch), "")
+            seen += [x] * (form == [leaf.shape[1:] for leaf in tree_leaves(x)])
     sigma = sigmas(*seen, team=team)
     for leaf in (leaf for leaf, its in zip(tree_leaves(seen[0]), sigma, strict=True) if not its):
         n, value = sum(len(tree_leaves(x)[0]) for x in seen), float(leaf.flatten()[0])
@@ -199,9 +187,8 @@ def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
     """
     rows, doubts = [], []
     for ours, theirs in zip(tree_leaves(made), tree_leaves(x), strict=True):
-        low, high = float(theirs.min()), float(theirs.max())
-        start = f"of the data; G starts at [{float(ours.detach().min()):.3g}, {float(ours.detach().max()):.3g}]"
-        rows.append(("range", f"[{low:.3g}, {high:.3g}]", start))
+        (low, high), (first, top) = (map(float, torch.aminmax(leaf.detach())) for leaf in (theirs, ours))
+        rows.append(("range", f"[{low:.3g}, {high:.3g}]", f"of the data; G starts at [{first:.3g}, {top:.3g}]"))
         last = last_operation(ours)
         end = next((word for word in SPANS if last is not None and last.name().startswith(word)), None)
         if end is None:

@@ -15,11 +15,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.calling import data, generators, scores
 from coopinit_plugin.calling.adapter import Adapter, Row, fresh, infer_sign, line, unclear
-from coopinit_plugin.calling.conditions import arguments
 from coopinit_plugin.calling.scores import Scored
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.kept import buffers, kept, training
-from coopinit_plugin.method.pair import detached, per_sample, release_graphs
+from coopinit_plugin.method.pair import per_sample
 from coopinit_plugin.nests import describe, first_line
 
 TELLING = {  # names of layers that matter to the warm-up, and what the table says of them
@@ -50,11 +49,11 @@ def look(
         x, made = tree_map(torch.clone, fits.real(batch)), fits.pick(out)  # D may work in place
         data.check(x, fits.name)
         ranges, doubts = data.ranges(x, made, fits.name)
-        fake, idle = _differentiable(G, made)
+        fake, idle = generators.learnable(G, made)
         n = tree_leaves(x)[0].shape[0]
         z = guess.latent(n, device, batch)
         scored = scores.find(D, held, x, z, guess.condition, fits, given)
-        if guess.width is not None and scored.conditional(D, x, z):
+        if guess.width is not None and scored.conditional:
             generators.ask_condition(G, guess, held, z)
         high, sign, guessed = _sign(given, scored.ends_in_sigmoid, loss_named)
         trained = _upside_down(scored, D, fake, z, batch, high)
@@ -72,17 +71,6 @@ def look(
             findings=tuple(rows),
             warnings=(*fits.warnings, *doubts, *idle, *scored.warnings, *guessed, *trained),
         )
-
-
-def _differentiable(G: nn.Module, fake: Any) -> tuple[Any, list[str]]:
-    """G's sample without its graph, which must have been there; a warning if parts of G have no share in it."""
-    if not any(leaf.requires_grad for leaf in tree_leaves(fake)):
-        optional, seen = arguments(G)[1], "G's output carries no gradient, so that G cannot learn from it"
-        ask = f"{seen}: does its forward draw classes, round or detach? Call it as your loop does in training."
-        raise unclear(ask, line(generate=f"G(z, {optional[0]}=True)" if optional else "G(z, ...)"))
-    idle = generators.unproved(G, fake)
-    release_graphs(G)
-    return detached(fake), idle
 
 
 def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, list[str]]:

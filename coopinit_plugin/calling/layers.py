@@ -20,31 +20,32 @@ WIDTHS = ("in_features", "in_channels", "input_size", "in_dim", "in_channel")  #
 
 
 class First(NamedTuple):
-    """The first layer of a network that takes a width (features or channels), and its name."""
+    """The first layer of a network that takes a width (features or channels), and its name; of width 0 if none does."""
 
-    layer: nn.Module
-    width: int
-    name: str
+    layer: nn.Module | None = None
+    width: int = 0
+    name: str = ""
 
+    @property
     def takes_images(self) -> bool:
         """Whether it is a convolution; a transposed one starts from noise."""
         return isinstance(self.layer, _ConvNd) and not isinstance(self.layer, _ConvTransposeNd)
 
     def images(self, data: list[Part]) -> list[Part]:
         """The tensors that it could take as they are, if it is a convolution."""
-        rank = len(self.layer.kernel_size) + 2 if self.takes_images() else None  # type: ignore[arg-type]
+        rank = len(self.layer.kernel_size) + 2 if self.takes_images else None  # type: ignore[union-attr,arg-type]
         return [part for part in data if part.tensor.ndim == rank and part.tensor.shape[1] == self.width]
 
 
 class Misfit(NamedTuple):
-    """The layer in which a pass failed, and what it was given."""
+    """The layer in which a pass failed, if one that takes a width did; what it was given."""
 
-    first: First
-    width: int | None  # of what it was given; None if that has not the dimensions that the layer takes
-    whole: bool  # whether that was whole numbers
+    asked: int = 0  # the width that it takes
+    given: int = 0  # of what it was given; 0 if that has not the dimensions that the layer takes
+    whole: bool = False  # whether that was whole numbers
 
 
-def first_layer(children: Iterable[tuple[str, nn.Module]]) -> First | None:
+def first_layer(children: Iterable[tuple[str, nn.Module]]) -> First:
     """The first of the modules that takes a width."""
     for name, child in children:
         label = f"{name} {type(child).__name__}".strip()
@@ -53,31 +54,31 @@ def first_layer(children: Iterable[tuple[str, nn.Module]]) -> First | None:
         parametrized = isinstance(getattr(child, "parametrizations", None), nn.ModuleDict)
         if isinstance(child, nn.Embedding) or not (parametrized or [*child.parameters(recurse=False)]):
             continue
-        if widths := sizes(child, WIDTHS):
-            return First(child, widths[0][1], label)
         weight = getattr(child, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim == 2:
-            return First(child, int(weight.shape[1]), label)
-    return None
+        matrix = [int(weight.shape[1])] if isinstance(weight, Tensor) and weight.ndim == 2 else []
+        if widths := [size for _, size in sizes(child, WIDTHS)] or matrix:
+            return First(child, widths[0], label)
+    return First()
 
 
-def first_run(record: Record) -> First | None:
+def first_run(record: Record) -> First:
     """The first layer that ran and takes a width; if the pass failed before any, that of the last module begun."""
     order = [(call.name, call.module) for call in record.begun]
-    return first_layer(order[1:]) or (first_layer(order[-1][1].named_modules()) if order else None)
+    ran = first_layer(order[1:])
+    return ran if ran.width or not order else first_layer(order[-1][1].named_modules())
 
 
-def misfit(record: Record) -> Misfit | None:
-    """Where the pass failed, if that is a layer that takes a width."""
+def misfit(record: Record) -> Misfit:
+    """Where the pass failed."""
     done = {id(call) for call in record.ended}
     call = next((call for call in reversed(record.begun) if id(call) not in done), None)
-    first = first_layer([(call.name, call.module)]) if call is not None else None
-    if call is None or first is None or call.shape is None or call.dtype is None:
-        return None
+    first = first_layer([(call.name, call.module)]) if call is not None else First()
+    if call is None or first.layer is None or call.shape is None or call.dtype is None:
+        return Misfit()
     convolves = isinstance(first.layer, _ConvNd)
     fits = not convolves or len(call.shape) == first.layer.weight.ndim
-    width = call.shape[1 if convolves else -1] if fits and call.shape else None
-    return Misfit(first, width, not (call.dtype.is_floating_point or call.dtype.is_complex))
+    width = call.shape[1 if convolves else -1] if fits and call.shape else 0
+    return Misfit(first.width, width, not (call.dtype.is_floating_point or call.dtype.is_complex))
 
 
 def sizes(module: nn.Module, names: Iterable[str]) -> list[tuple[str, int]]:
@@ -86,9 +87,9 @@ def sizes(module: nn.Module, names: Iterable[str]) -> list[tuple[str, int]]:
     return [(name, value) for name, value in values if type(value) is int and value > 0]
 
 
-def noise_line(width: int | None, device: bool = True) -> str:
+def noise_line(width: int | None) -> str:
     """Noise of a width, as a user writes it; 100 if none was found."""
-    return f"torch.randn(n, {width or 100}{', device=device' * device})"
+    return f"torch.randn(n, {width or 100}, device=device)"
 
 
 def one_hot_line(name: str, classes: int) -> str:
@@ -98,8 +99,10 @@ def one_hot_line(name: str, classes: int) -> str:
 
 def rows_line(labels: Part | None, classes: int) -> str:
     """Labels of a batch as one-hot rows, as a user writes it."""
-    if labels is not None and labels.tensor.ndim == 2 and labels.tensor.shape[1] == classes > 1:
-        return f"{labels.name}.float()"
-    flat = ".flatten()" if labels is not None and labels.tensor.ndim > 1 else ""
-    whole = ".long()" if labels is not None and labels.tensor.dtype != torch.int64 else ""
-    return one_hot_line(f"{labels.name if labels is not None else 'batch[1]'}{flat}{whole}", classes)
+    if labels is None:
+        return one_hot_line("batch[1]", classes)
+    name, tensor = labels.name, labels.tensor
+    if tensor.ndim == 2 and tensor.shape[1] == classes > 1:
+        return f"{name}.float()"
+    whole = ".flatten()" * (tensor.ndim > 1) + ".long()" * (tensor.dtype != torch.int64)
+    return one_hot_line(name + whole, classes)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from coopinit_plugin.calling.adapter import line, unclear
 from coopinit_plugin.calling.layers import one_hot_line
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.nests import Part, could_be_labels, describe, items
+from coopinit_plugin.nests import Part, could_be_labels, describe
 
 ONE_SAMPLE = "more than 1 value per channel"  # BatchNorm's words
 LARGER_BATCH = "BatchNorm needs more than one sample: give a loader with a larger batch_size, and drop_last=True."
+SINGLE = " Single samples? Make batches of them, e.g. by DataLoader(dataset, batch_size=64)."
 TOPS = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))  # ends of the types in which images come
 FILLED = 0.4  # the share of such a range that data of this type fill
 MANY = 64  # tensors in a batch, without any data among them: nested lists that were collated number by number
@@ -23,72 +25,52 @@ MANY = 64  # tensors in a batch, without any data among them: nested lists that 
 def no_data(batch: Any, named: list[Part]) -> CoopInitError:
     """What is in a batch that holds nothing like data, and the line that makes data of it."""
     if not named:
-        arrays = [f"torch.as_tensor({name})" for name in _arrays(batch)]
-        if isinstance(batch, list) and len(batch) > 2:
-            arrays = ["torch.stack([torch.as_tensor(sample) for sample in batch])"] if arrays else [_as_one(batch)]
-        attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
-        seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
-        seen += " The DataLoader's default collate_fn makes tensors of arrays." * any(_arrays(batch))
-        return unclear(seen, line(real=[*arrays, *attributes, 'batch["image"]'][0]))
-    seen = f"No data found in a batch: {_listed(named)}."
-    if len(named) > MANY:
-        how = 'dataset.with_format("torch"), or torch.tensor(...) in its __getitem__.'
-        ask = f"{seen} Nested Python lists, of which each number became a tensor? Let the dataset give tensors: {how}"
-        return unclear(ask, line(real="..."))
+        return _no_tensor(batch)
+    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named[:4])
+    shown += f"; ... ({len(named)} tensors in all)" * (len(named) > 4)
     part = max(named, key=lambda part: (not could_be_labels(part), part.tensor.ndim))
     name, x = part.name, part.tensor
     countable = x.numel() > 0 and not x.is_complex()
     low, high = (float(end) for end in torch.aminmax(x.to(torch.float64))) if countable else (0.0, 0.0)
-    if x.is_complex():
-        real = f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"
-        return unclear(f"{seen} They are complex; expected real numbers. As two channels:", line(real=real))
-    if x.is_floating_point():
+    seen, bodies = f"No data found in a batch: {shown}.", ["..."]
+    if len(named) > MANY:
+        how = 'dataset.with_format("torch"), or torch.tensor(...) in its __getitem__.'
+        seen += f" Nested Python lists, of which each number became a tensor? Let the dataset give tensors: {how}"
+    elif x.is_complex():
+        seen += " They are complex; expected real numbers. As two channels:"
+        bodies = [f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"]
+    elif x.is_floating_point():
         alike = [its for its in named if (its.tensor.shape, its.tensor.dtype) == (x.shape, x.dtype)]
-        real = f"torch.stack({_each(alike)})" if len(alike) > 1 else f"{name}.unsqueeze(1)"
-        ask = " Single samples? Make batches of them, e.g. by DataLoader(dataset, batch_size=64)." * (len(alike) < 2)
-        return unclear(f"{seen} Expected (N, ...), N samples of at least one dimension each.{ask}", line(real=real))
-    if x.ndim >= 3 or x.dtype == torch.bool:
+        seen += " Expected (N, ...), N samples of at least one dimension each." + SINGLE * (len(alike) < 2)
+        bodies = [f"torch.stack({_each(alike)})" if len(alike) > 1 else f"{name}.unsqueeze(1)"]
+    elif x.ndim >= 3 or x.dtype == torch.bool:
         high = 255 if x.dtype == torch.uint8 else high
-        seen = f"The data are whole numbers ({_listed(named)}), here in the range [{low:g}, {high:g}]."
-        ask = f"{seen} Expected floating point in the range that G produces. How does your loop scale them?"
-        return unclear(ask, line(real=rescaled(f"{name}.float()", low, high, -1)))
-    if x.ndim == 2 and not could_be_labels(part):
-        rows = one_hot_line(f"{name}.long()", int(high) + 1)
-        ask = f"{seen} Are these ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
-        return unclear(ask, line(real=rows), line(real=f"{name}.float()"))
-    expected = "Expected a floating-point tensor (N, ...), such as images (N, C, H, W); these look like labels."
-    return unclear(f"{seen} {expected} Let the loader yield the data, too.", line(real="..."))
+        seen = f"The data are whole numbers ({shown}), here in the range [{low:g}, {high:g}]. Expected floating point "
+        seen += "in the range that G produces. How does your loop scale them?"
+        bodies = [rescaled(f"{name}.float()", low, high, -1)]
+    elif x.ndim == 2 and not could_be_labels(part):
+        seen += " Are these ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
+        bodies = [one_hot_line(f"{name}.long()", int(high) + 1), f"{name}.float()"]
+    else:
+        seen += " Expected a floating-point tensor (N, ...), such as images (N, C, H, W); these look like labels."
+        seen += " Let the loader yield the data, too."
+    return unclear(seen, *(line(real=body) for body in bodies))
 
 
-def _each(samples: list[Part]) -> str:
-    """A list of the single samples in a batch, as a user writes it: they, or what holds each, stand in a list."""
-    first = samples[0]
-    if all(part.keys[:-1] == first.keys[:-1] for part in samples):
-        return first.name[: first.name.rindex("[")]
-    return f"[sample{''.join(f'[{key!r}]' for key in first.keys[1:])} for sample in batch]"
-
-
-def _as_one(batch: list[Any]) -> str:
-    """A list without any tensor or array made one tensor, as a user writes it: lists of numbers, or images."""
-    try:
-        torch.tensor(batch)
-    except Exception:
-        return "torch.stack([torchvision.transforms.functional.to_tensor(sample) for sample in batch])"
-    return "torch.tensor(batch)"
-
-
-def _listed(named: list[Part]) -> str:
-    """The tensors of a batch, as many as can be read."""
-    shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named[:4])
-    return shown + (f"; ... ({len(named)} tensors in all)" if len(named) > 4 else "")
-
-
-def _arrays(nest: Any, name: str = "batch") -> Iterator[str]:
-    """What is no tensor but can be made one, as a user writes it."""
-    if hasattr(nest, "__array__"):
-        yield name
-    for key, value in items(nest).items():
-        yield from _arrays(value, f"{name}[{key!r}]")
+def _no_tensor(batch: Any) -> CoopInitError:
+    """What is in a batch without any tensor, and the line that makes one of it."""
+    held = tree_flatten_with_path(batch)[0]
+    made = [f"torch.as_tensor(batch{keystr(path)})" for path, leaf in held if hasattr(leaf, "__array__")]
+    seen = f"A batch of your loader is a {type(batch).__name__} in which no tensor was found. Where are the data?"
+    seen += " The DataLoader's default collate_fn makes tensors of arrays." * bool(made)
+    if isinstance(batch, list) and len(batch) > 2:
+        sample = "torch.as_tensor(sample)" if made else "torchvision.transforms.functional.to_tensor(sample)"
+        made = [f"torch.stack([{sample} for sample in batch])"]
+        with suppress(Exception):
+            torch.tensor(batch)
+            made = ["torch.tensor(batch)"]
+    attributes = [f"batch.{name}" for name in getattr(batch, "__dict__", {})]
+    return unclear(seen, line(real=[*made, *attributes, 'batch["image"]'][0]))
 
 
 def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") -> CoopInitError:
@@ -101,40 +83,44 @@ def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") 
     seen = f"G's output does not match the data: G gave {gave}, the loader gives {have}."
     shape = made[0].tensor.shape[1:] if made else ()
     samples = [part for part in data if single and part.tensor.ndim == len(shape)]
-    if len(samples) > 1:
-        whole = _each(samples)
-        if len({part.tensor.shape for part in samples}) == 1:
-            return unclear(f"{seen} A list of single samples?{tried}", line(real=f"torch.stack({whole})"))
-        sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {whole}"
-        ask = f"{seen} Samples of several sizes? Bring them to one, by Resize in the dataset, in a collate_fn or here."
-        return unclear(ask + tried, line(real=f"torch.stack([{sized}])"))
-    if samples and samples[0].tensor.shape == shape:
-        ask = f"{seen} Single samples? Make batches of them, e.g. by DataLoader(dataset, batch_size=64)."
-        return unclear(ask + tried, line(real=f"{samples[0].name}.unsqueeze(0)"))
-    if made and any(part.tensor.shape[1:] == shape for part in data):
-        wrong = (
-            f"{seen} Only the number of samples differs: a latent is asked for n samples. Does it give as many?{tried}"
-        )
-        return unclear(wrong, line(latent="torch.randn(n, ..., device=device)"))
-    reordered = next((body for ours in data for theirs in made if (body := _layout(ours, theirs))), None)
-    return unclear(
-        f"{seen} D compares the two, so their shapes must be the same. Resize or reorder the data, or G.{tried}",
-        line(real=reordered) if reordered else line(real="...", generate="..."),
-    )
+    hooks = {"real": "...", "generate": "..."}
+    if len(samples) > 1 and len({part.tensor.shape for part in samples}) == 1:
+        seen, hooks = f"{seen} A list of single samples?", {"real": f"torch.stack({_each(samples)})"}
+    elif len(samples) > 1:
+        seen += " Samples of several sizes? Bring them to one, by Resize in the dataset, in a collate_fn or here."
+        sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {_each(samples)}"
+        hooks = {"real": f"torch.stack([{sized}])"}
+    elif samples and samples[0].tensor.shape == shape:
+        seen, hooks = seen + SINGLE, {"real": f"{samples[0].name}.unsqueeze(0)"}
+    elif made and any(part.tensor.shape[1:] == shape for part in data):
+        seen += " Only the number of samples differs: a latent is asked for n samples. Does it give as many?"
+        hooks = {"latent": "torch.randn(n, ..., device=device)"}
+    else:
+        seen += " D compares the two, so their shapes must be the same. Resize or reorder the data, or G."
+        for body in [body for ours in data for theirs in made if (body := _layout(ours, theirs))][:1]:
+            hooks = {"real": body}
+    return unclear(seen + tried, line(**hooks))
+
+
+def _each(samples: list[Part]) -> str:
+    """A list of the single samples in a batch, as a user writes it: they, or what holds each, stand in a list."""
+    first = samples[0]
+    if all(part.keys[:-1] == first.keys[:-1] for part in samples):
+        return first.name[: first.name.rindex("[")]
+    return f"[sample{''.join(f'[{key!r}]' for key in first.keys[1:])} for sample in batch]"
 
 
 def _layout(ours: Part, theirs: Part) -> str | None:
     """The data in the shape of G's output, as a user writes it, if they have as many numbers."""
     have, want = tuple(ours.tensor.shape[1:]), tuple(theirs.tensor.shape[1:])
-    if math.prod(have) != math.prod(want):
-        return None
-    if len(want) == 1:
-        return f"{ours.name}.flatten(1)"
-    if len(have) == 2 and want == have[::-1]:
-        return f"{ours.name}.transpose(1, 2)"
-    if len(have) == 3 and want == (have[2], *have[:2]):
-        return f"{ours.name}.permute(0, 3, 1, 2)"
-    return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
+    calls = {
+        "flatten(1)": len(want) == 1,
+        "transpose(1, 2)": len(have) == 2 and want == have[::-1],
+        "permute(0, 3, 1, 2)": len(have) == 3 and want == (have[-1], *have[:-1]),
+        f"reshape(-1, {', '.join(map(str, want))})": True,
+    }
+    fits = next(call for call, right in calls.items() if right)
+    return f"{ours.name}.{fits}" if math.prod(have) == math.prod(want) else None
 
 
 def rescaled(name: str, low: float, high: float, bottom: int) -> str:
@@ -142,8 +128,8 @@ def rescaled(name: str, low: float, high: float, bottom: int) -> str:
     top = next((top for top in TOPS if low >= 0 and high <= top and (top == 1 or high > FILLED * top)), None)
     if low >= -1 and high <= 1 and bottom == 0:
         return f"({name} + 1) / 2"
-    if top is not None and bottom < 0:
-        return f"{name} * 2 - 1" if top == 1 else f"{name} / {top / 2:g} - 1"
-    if top is not None:
+    if top is None:
+        return f"({name} - ({low:g})) / {high - low:g}" + " * 2 - 1" * (bottom < 0)
+    if bottom == 0:
         return f"{name} / {top}"
-    return f"({name} - ({low:g})) / {high - low:g}" + " * 2 - 1" * (bottom < 0)
+    return f"{name} * 2 - 1" if top == 1 else f"{name} / {top / 2:g} - 1"

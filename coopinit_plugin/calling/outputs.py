@@ -1,4 +1,4 @@
-"""Which part of D's output is the score."""
+"""What a discriminator gives: which part of its output is the score, and the logit before a final sigmoid."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from coopinit_plugin.calling.adapter import line, unclear
-from coopinit_plugin.calling.sigmoid import is_probability
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.pair import per_sample
+from coopinit_plugin.method.recorder import Record
 from coopinit_plugin.nests import describe, get, items
 
+Call = Callable[[nn.Module, Any, Any, Any], Any]  # D as it is called: (D, x, z, batch) -> output
 KEYS = ("logits", "logit", "score", "scores", "validity", "adv")  # of a dict, the score
+SIGMOIDS = ("sigmoid", "sigmoid_", "expit", "special_expit", "log_sigmoid", "logsigmoid")  # functions of torch
+# Starts of the names of nodes in the graph: reshapes and averages; layers; and parts of the names of what is bounded.
+RESHAPES = (
+    "View", "Reshape", "Squeeze", "Unsqueeze", "Mean", "Transpose", "Permute", "Alias", "Clone", "Clamp", "ToCopy",
+    "UnsafeView",
+)  # fmt: skip
+LAYERS = ("Addmm", "Mm", "Mv", "Bmm", "Convolution", "AccumulateGrad")
+BOUNDS = ("sigmoid", "tanh", "softmax", "clamp", "atan", "erf", "exp", "sin", "cos", "div", "normal")
 
 
 def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> tuple[Callable[[Any], Tensor], str]:
@@ -29,7 +39,7 @@ def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> t
     if isinstance(out, tuple) and out:
         where, how = [(0,)], "D(x)[0], the first of a tuple"
         for i, part in enumerate(out[1:], 1):  # a lone number, such as an auxiliary loss, is no rival
-            if isinstance(part, Tensor) and part.ndim and part.numel() >= n and is_score(part, n, shapes):
+            if isinstance(part, Tensor) and part.ndim and part.numel() >= n and _is_score(part, n, shapes):
                 raise _which(out, f" (elements 0 and {i} could both be it; is one of them the score, or their sum?)")
     elif isinstance(out, list) and out and all(isinstance(part, (list, tuple)) and part for part in out):
         where, how = [(i, -1) for i in range(len(out))], f"sum over {len(out)} scales, the last of each"
@@ -44,9 +54,11 @@ def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> t
         f, name = get(out, keys), "D(x)" + "".join(f"[{key!r}]" for key in keys)
         if not isinstance(f, Tensor):
             raise _which(out)
-        if unit or keys or not is_probability(f) or f.ndim != 3 or f.shape[-1] != 1:
+        last = last_operation(f)
+        sigmoid = last is not None and last.name().startswith("Sigmoid")
+        if unit or keys or not sigmoid or f.ndim != 3 or f.shape[-1] != 1:
             one_number(f, n, shapes, name, out)
-        if isinstance(out, list) and is_probability(f):
+        if isinstance(out, list) and sigmoid:
             raise _which(out, f" ({name} is a probability; each one's logit is torch.logit(p, 1e-6))")
     if isinstance(out, list):
         return (lambda out: _sum_of_means([get(out, keys) for keys in where], n)), how
@@ -58,7 +70,7 @@ def _sum_of_means(maps: list[Tensor], n: int) -> Tensor:
     return torch.stack([score if score.numel() == n else score.mean().expand(n) for score in scores]).sum(0)
 
 
-def is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
+def _is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
     """Whether f is one number a sample, a patch map or a score per time step."""
     inner = tuple(f.shape[1:])
     if not f.is_floating_point() or 0 in f.shape:
@@ -75,22 +87,20 @@ def is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
 
 def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str, beside: Any = None) -> None:
     """Refuse what is not the score alone; if one of those `beside` it is, that is suggested."""
-    if is_score(f, n, data_shapes):
+    if _is_score(f, n, data_shapes):
         return
     if not f.is_floating_point():
         raise _which(f, f" ({name} is {describe(f)}, no floating-point score)")
-    lines = [line(score=f"{name}.flatten(1).mean(1)")]
-    if f.ndim == 2:
-        lines.append(line(score=f"{name}[:, 0]"))
-        if torch.allclose(f.detach().sum(1), torch.ones(len(f), dtype=f.dtype, device=f.device)):  # a softmax
-            lines = [line(score=f"torch.logit({name}[:, 1], 1e-6)")]
     if n in f.shape[1:] and f.shape[0] != n:  # scales or time steps first
         seen = f"{name} has shape {tuple(f.shape)}: not the {n} samples come first, but {f.shape[0]} scales or steps."
-        later = "" if f.ndim == 2 else f".movedim({f.shape.index(n)}, 0).flatten(1)"
-        raise unclear(seen, line(score=f"{name}{later or '.sum(0)'}{later and '.mean(1)'}"))
+        later = ".sum(0)" if f.ndim == 2 else f".movedim({f.shape.index(n)}, 0).flatten(1).mean(1)"
+        raise unclear(seen, line(score=name + later))
+    lines = [line(score=f"{name}.flatten(1).mean(1)"), *([line(score=f"{name}[:, 0]")] if f.ndim == 2 else [])]
+    if f.ndim == 2 and torch.allclose(f.detach().sum(1), f.new_ones(len(f))):  # a softmax
+        lines = [line(score=f"torch.logit({name}[:, 1], 1e-6)")]
     if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
-        lines = [line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"), *lines]
-    scores = [key for key, part in items(beside).items() if isinstance(part, Tensor) and is_score(part, n, data_shapes)]
+        lines.insert(0, line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"))
+    scores = [k for k, part in items(beside).items() if isinstance(part, Tensor) and _is_score(part, n, data_shapes)]
     if len(scores) == 1:
         lines = [line(score=f"D(x)[{scores[0]!r}]")]
     seen = f"D gives {f.numel() // max(len(f), 1)} numbers per sample, {name} of shape {tuple(f.shape)}"
@@ -103,3 +113,71 @@ def _which(out: Any, why: str = "") -> CoopInitError:
     single = [key for key, f in named.items() if isinstance(f, Tensor) and f.ndim and f.numel() == f.shape[0]]
     asked = f"Which part of D's output is the score? D(x) gave {describe(out)}{why}."
     return unclear(asked, line(score=f"D(x)[{[*single, *named, 0][0]!r}]"))
+
+
+class Sigmoids(TorchFunctionMode):
+    """Inside this context, what every sigmoid is given, module or function, and its node in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[Tensor] = []
+        self.nodes: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name not in SIGMOIDS:
+            return func(*args, **(kwargs or {}))
+        self.given.append(args[0].clone() if name == "sigmoid_" else args[0])
+        result = func(*args, **(kwargs or {}))
+        self.nodes.append(result.grad_fn)
+        return result
+
+
+def last_operation(f: Tensor) -> Any:
+    """The node of f's graph that is its last operation, but for reshapes and averages."""
+    node = f.grad_fn
+    while node is not None and node.name().startswith(RESHAPES) and node.next_functions:
+        node = node.next_functions[0][0]
+    return node
+
+
+def may_be_probability(f: Tensor) -> bool:
+    """Whether all scores lie in [0, 1], and not by chance: something that bounds them comes after the last layers."""
+    values, waiting, bounded = f.detach(), [f.grad_fn], False
+    for node in waiting:  # grows
+        if node is not None and not node.name().startswith(LAYERS) and len(waiting) < 1000:
+            divides = node.name().startswith("Div") and node.next_functions[-1][0] is None  # by a number
+            bounded |= not divides and any(word in node.name().lower() for word in BOUNDS)
+            waiting.extend(before for before, _ in node.next_functions if before not in waiting)
+    return bounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
+
+
+def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str, Tensor] | None:
+    """The score before D's final sigmoid, which one that is, and what it gave in the recorded pass that ended in f.
+
+    ``None`` if there is no final sigmoid.
+    """
+    node = last_operation(f)
+    from_end = next((i for i, its in enumerate(reversed(sigmoids.nodes), 1) if its is node), 0)
+    before = sigmoids.given[-from_end] if from_end else None
+    if node is None or before is None or before.numel() < f.numel() or before.numel() % f.numel():
+        return None
+    tail = f.shape[1:] if f.ndim and f.numel() == before.numel() else None  # only reshapes lie between
+    ended = [call for call in record.ended if isinstance(call.module, nn.Sigmoid)]
+    ours = [call.name for call in ended if call.output.grad_fn is node]
+    name = ours[0] if ours and [call.name for call in ended].count(ours[0]) == 1 else None
+
+    def shaped(given: Tensor) -> Tensor:
+        return given if tail is None else given.reshape(-1, *tail)
+
+    def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
+        if name is None:
+            with Sigmoids() as again:
+                call(D, x, z, batch)
+            return shaped(again.given[-from_end])
+        seen: list[Tensor] = []  # a hook takes less time than watching every function
+        with D.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+            call(D, x, z, batch)
+        return shaped(seen[-1])
+
+    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)"), shaped(before)

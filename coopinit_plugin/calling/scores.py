@@ -12,12 +12,20 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.calling.adapter import Adapter, Row, fresh, line, unclear, users_hook
 from coopinit_plugin.calling.conditions import Condition, arguments, conditions_of
 from coopinit_plugin.calling.data import Held, Match
-from coopinit_plugin.calling.layers import First, first_run, misfit, rows_line
-from coopinit_plugin.calling.outputs import one_number, pick_score
-from coopinit_plugin.calling.sigmoid import Call, Sigmoids, logit, may_be_probability
+from coopinit_plugin.calling.layers import first_run, misfit, rows_line
+from coopinit_plugin.calling.outputs import Call, Sigmoids, logit, may_be_probability, one_number, pick_score
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.recorder import Record, recorded
 from coopinit_plugin.nests import could_be_labels, describe, first_line
+
+SCALES = (  # what is doubtful about a score that was found
+    "D gives a list: read as one score map per scale, their means summed. If only one counts, say which: "
+    f"{line(score='D(x)[0]')}."
+)
+PROBABILITY = (
+    "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, write "
+    f"{line(score='torch.logit(D(x), 1e-6)')}."
+)
 
 
 class Scored(NamedTuple):
@@ -26,36 +34,9 @@ class Scored(NamedTuple):
     score: Call
     f: Tensor  # of the real samples
     ends_in_sigmoid: bool
+    conditional: bool  # whether D is given something of the batch beside the data
     rows: list[Row]
     warnings: list[str]
-    condition: Condition | None = None  # that was found
-
-    def conditional(self, D: nn.Module, x: Any, z: Any) -> bool:
-        """Whether D is given something of the batch beside the data."""
-        return self.condition is not None or needs_batch(lambda batch: self.score(D, fresh(x), fresh(z), batch))
-
-
-class Watched(NamedTuple):
-    """A forward pass of D."""
-
-    record: Record
-    sigmoids: Sigmoids
-    out: Any = None
-    error: Exception | None = None
-
-    def result(self) -> Any:
-        """What D gave; what it raised."""
-        if self.error is not None:
-            raise self.error
-        return self.out
-
-
-def _watched(call: Call, D: nn.Module, x: Any, z: Any, batch: Any) -> Watched:
-    with recorded(D) as record, Sigmoids() as sigmoids:
-        try:
-            return Watched(record, sigmoids, call(D, fresh(x), fresh(z), batch))
-        except Exception as error:
-            return Watched(record, sigmoids, error=error)
 
 
 def needs_batch(score: Callable[[Any], Any]) -> bool:
@@ -71,51 +52,40 @@ def needs_batch(score: Callable[[Any], Any]) -> bool:
 def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fits: Match, given: Adapter) -> Scored:
     """How D is scored, proved by a forward pass on the data x; G takes z and the condition `beside`."""
     n, shapes = tree_leaves(x)[0].shape[0], [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)]
-    condition: Condition | None = None
     rows: list[Row] = []
-    if given.score is not None:
-        call: Call = given.score
-        watched = _watched(call, D, x, z, held.batch)
-        with users_hook("score", f"a real batch, x = {describe(x)}"):
-            f = watched.result()
+    if (hook := given.score) is not None:
+        call, how = hook, "given (score)"
+        with users_hook("score", f"a real batch, x = {describe(x)}"), recorded(D) as record, Sigmoids() as sigmoids:
+            f = hook(D, fresh(x), fresh(z), held.batch)
         if not isinstance(f, Tensor) or not f.is_floating_point():
             seen = f"Adapter.score returned {describe(f)}; expected a tensor of logits, one number per sample."
             raise unclear(seen, line(score="D(x)[0]"))
         if f.ndim == 2:  # heads or classes would be averaged as if they were positions
             one_number(f, n, shapes, "D(x)")
-        how = "given (score)"
+        conditional = needs_batch(lambda batch: hook(D, fresh(x), fresh(z), batch))
     else:
         condition = _condition(D, held, beside, fits.keys, given)
-        whole = _call(D, x, condition)
-        watched = _watched(whole, D, x, None, held.batch)
-        if watched.error is not None and condition is not None:
-            rows_of_it = condition.as_one_hot(misfit(watched.record), held.batch)
-            if rows_of_it is not None:
-                condition, whole = rows_of_it, _call(D, x, rows_of_it)
-                watched = _watched(whole, D, x, None, held.batch)
-        if watched.error is not None:
-            raise _refused(D, held, x, fits.name, watched, condition) from watched.error
+        whole, condition, out, record, sigmoids = _passed(D, held, x, condition, fits)
         unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
-        pick, how = pick_score(watched.out, n, shapes, unit)
-        call, f = (lambda D, x, z, batch: pick(whole(D, x, z, batch))), pick(watched.out)
-        rows = [condition.row("D")] if condition is not None else _parts_of(D, x)
-    _check(f)
-    if (before := logit(call, f, watched.record, watched.sigmoids)) is not None:
+        pick, how = pick_score(out, n, shapes, unit)
+        call, f = (lambda D, x, z, batch: pick(whole(D, x, z, batch))), pick(out)
+        conditional = condition is not None
+        if condition is not None:
+            rows = [condition.row("D")]
+        elif _spread(D, x):
+            rows = [("D's input", ", ".join(arguments(D)[0]), "one argument for each part of x")]
+    if not f.requires_grad:
+        seen = "D's score carries no gradient, so that neither the chain nor D can follow it"
+        raise unclear(f"{seen}: does it round, compare or detach? Give what it does so to.", line(score="..."))
+    if not torch.isfinite(f).all():
+        seen = "D's logits on the first real batch are not finite."
+        raise CoopInitError(f"{seen} Check D's weights and the range of the data.")
+    if (before := logit(call, f, record, sigmoids)) is not None:
         score, where, values = before
-        return Scored(score, values, True, [*rows, ("D's score", describe(f), f"{how}; {where}")], [], condition)
-    doubts = _warnings(f, how) if given.score is None else []
-    return Scored(call, f, False, [*rows, ("D's score", describe(f), how)], doubts, condition)
-
-
-def _warnings(f: Tensor, how: str) -> list[str]:
-    """What is doubtful about a score that was found."""
-    scales = "D gives a list: read as one score map per scale, their means summed. If only one counts, say which:"
-    probability = "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, write"
-    doubts = [
-        (how.startswith("sum of the means"), f"{scales} {line(score='D(x)[0]')}."),
-        (may_be_probability(f), f"{probability} {line(score='torch.logit(D(x), 1e-6)')}."),
-    ]
-    return [warning for doubtful, warning in doubts if doubtful]
+        return Scored(score, values, True, conditional, [*rows, ("D's score", describe(f), f"{how}; {where}")], [])
+    doubts = {SCALES: how.startswith("sum of the means"), PROBABILITY: given.score is None and may_be_probability(f)}
+    warnings = [warning for warning, doubtful in doubts.items() if doubtful]
+    return Scored(call, f, False, conditional, [*rows, ("D's score", describe(f), how)], warnings)
 
 
 def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, given: Adapter) -> Condition | None:
@@ -132,81 +102,70 @@ def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, gi
     return condition
 
 
-def _parts_of(D: nn.Module, x: Any) -> list[Row]:
-    """The line of the table for a nested x that is spread over D's arguments; none for any other."""
-    required = arguments(D)[0]
-    if not (isinstance(x, (tuple, list)) and len(x) > 1 and len(required) == len(x)):
-        return []
-    return [("D's input", ", ".join(required), "one argument for each part of x")]
+def _spread(D: nn.Module, x: Any) -> bool:
+    """Whether the parts of a nested x are arguments of D."""
+    return isinstance(x, (tuple, list)) and 1 < len(x) == len(arguments(D)[0])
 
 
-def _call(D: nn.Module, x: Any, condition: Condition | None) -> Call:
-    """How D is called: ``D(x)``, with its condition, or with a nested x spread over its arguments."""
+def _passed(
+    D: nn.Module, held: Held, x: Any, condition: Condition | None, fits: Match
+) -> tuple[Call, Condition | None, Any, Record, Sigmoids]:
+    """(How D is called on x, the condition in the form that it takes, what it gave, what was seen of the pass)."""
     if condition is not None:
-        return lambda D, x, z, batch: condition.call(D, x, condition.take(batch))
-    if _parts_of(D, x):
-        return lambda D, x, z, batch: D(*x)
-    return lambda D, x, z, batch: D(x)
-
-
-def _check(f: Tensor) -> None:
-    """Refuse a score that neither the chain nor D can follow."""
-    if not f.requires_grad:
-        seen = "D's score carries no gradient, so that neither the chain nor D can follow it"
-        raise unclear(f"{seen}: does it round, compare or detach? Give what it does so to.", line(score="..."))
-    if not torch.isfinite(f).all():
-        seen = "D's logits on the first real batch are not finite."
-        raise CoopInitError(f"{seen} Check D's weights and the range of the data.")
-
-
-def _refused(
-    D: nn.Module, held: Held, x: Any, name: str, watched: Watched, condition: Condition | None
-) -> CoopInitError:
-    """Why D may not take x, and the line to write."""
-    first, needed, error, n = first_run(watched.record), arguments(D)[0], watched.error, held.n
+        call: Call = lambda D, x, z, batch: condition.call(D, x, condition.take(batch))  # noqa: E731
+    else:
+        call = (lambda D, x, z, batch: D(*x)) if _spread(D, x) else (lambda D, x, z, batch: D(x))
+    with recorded(D) as record, Sigmoids() as sigmoids:
+        try:
+            return call, condition, call(D, fresh(x), None, held.batch), record, sigmoids
+        except Exception as error:
+            failure = error
+    rows = condition.as_one_hot(misfit(record), held.batch) if condition is not None else None
+    if rows is not None:
+        return _passed(D, held, x, rows, fits)
     dtype = next((p.dtype for p in D.parameters() if p.is_floating_point()), None)
-    why, bodies = "", ["..."]
+    taken = f"D ({type(D).__name__}) does not take the data {describe(x)}"
     if isinstance(x, Tensor) and dtype not in (None, x.dtype):
         cast = {torch.float32: "float()", torch.float64: "double()"}.get(dtype, f"to({dtype})")
-        seen = f"D ({type(D).__name__}) does not take the data {describe(x)}, for its weights are {str(dtype)[6:]}"
-        return unclear(f"{seen}. Convert the data as your loop does.", line(real=f"{name}.{cast}"))
+        ask = f"{taken}, for its weights are {str(dtype)[6:]}. Convert the data as your loop does."
+        raise unclear(ask, line(real=f"{fits.name}.{cast}")) from failure
+    why, bodies = _reading(D, held, x, record, condition, failure)
+    ask = f"{taken}: {first_line(failure)}\n{why}How does your loop call it?"
+    raise unclear(ask, *(line(score=body) for body in bodies)) from failure
+
+
+def _reading(
+    D: nn.Module, held: Held, x: Any, record: Record, condition: Condition | None, failure: Exception
+) -> tuple[str, list[str]]:
+    """Why D did not take x, by its arguments, its error or the width of its first layer; calls that would fit it."""
+    needed, first = arguments(D)[0], first_run(record)
     if len(needed) > 1:
-        why = f"Its forward needs {', '.join(needed)}. "
-        why += f"It was given {condition.text}. " if condition is not None else ""
-        bodies = [f"D(x, {', '.join(f'{name}=...' for name in needed[1:])})"]
-    elif "is invalid for input of size" in str(error):
-        why = f"Does it group the batch (minibatch statistics, pac)? Then {n} must be a multiple of the group. "
-        bodies = ["D(x)"]
-    elif first is not None and isinstance(x, Tensor):
-        reading, bodies = _width(first, x, n, held) or ("", bodies)
-        why = reading and f"Its first layer, {first.name}, takes {reading} "
-    seen = f"D ({type(D).__name__}) does not take the data {describe(x)}: {first_line(error) if error else ''}"
-    return unclear(f"{seen}\n{why}How does your loop call it?", *(line(score=body) for body in bodies))
-
-
-def _width(first: First, x: Tensor, n: int, held: Held) -> tuple[str, list[str]] | None:
-    """What the width of D's first layer tells, and the calls that would fit it."""
-    width, size = first.width, x.numel() // max(n, 1)
-    beside = next((part for part in held.others if could_be_labels(part)), None)
-
-    def joined(more: int) -> str:
-        return f"D(torch.cat([x, {rows_line(beside, more)}], 1))"
-
-    if first.takes_images() and width > x.shape[1]:
-        shape = (width - x.shape[1], *x.shape[2:])
-        maps = [part.name for part in held.others if part.tensor.shape[1:] == shape]
-        planes = f"{rows_line(beside, shape[0])}.reshape(-1, {shape[0]}{', 1' * len(shape[1:])})"
-        planes += f".expand(-1, {str(shape)[1:]}"
-        bodies = [f"D(torch.cat([{maps[0]}, x], 1))" if maps else f"D(torch.cat([x, {planes}], 1))"]
-        return f"{width} channels, the data have {x.shape[1]}: a condition joined to x?", bodies
+        was = f"It was given {condition.text}. " if condition is not None else ""
+        return f"Its forward needs {', '.join(needed)}. {was}", [f"D(x, {', '.join(f'{a}=...' for a in needed[1:])})"]
+    if "is invalid for input of size" in str(failure):
+        group = "Does it group the batch (minibatch statistics, pac)?"
+        return f"{group} Then {held.n} must be a multiple of the group. ", ["D(x)"]
+    if not first.width or not isinstance(x, Tensor):
+        return "", ["..."]
+    width, size = first.width, x.numel() // max(held.n, 1)
+    takes = f"Its first layer, {first.name}, takes {width}"
+    labels = next((part for part in held.others if could_be_labels(part)), None)
+    if first.takes_images and width > x.shape[1]:
+        planes, *tail = width - x.shape[1], *x.shape[2:]
+        maps = [part.name for part in held.others if part.tensor.shape[1:] == (planes, *tail)]
+        sizes = ", ".join(map(str, [planes, *tail]))
+        joined = f"{rows_line(labels, planes)}.reshape(-1, {planes}{', 1' * len(tail)}).expand(-1, {sizes})"
+        bodies = [f"D(torch.cat([{maps[0]}, x], 1))" if maps else f"D(torch.cat([x, {joined}], 1))"]
+        return f"{takes} channels, the data have {x.shape[1]}: a condition joined to x? ", bodies
     if not isinstance(first.layer, nn.Linear):
-        return None
+        return "", ["..."]
     if width == size:
-        return f"{width} numbers: x flattened?", ["D(x.flatten(1))"]
-    has = f"{width} numbers, x has {size}"
+        return f"{takes} numbers: x flattened? ", ["D(x.flatten(1))"]
+    has = f"{takes} numbers, x has {size}"
     if width < size:
-        return f"{has}.", ["..."]
+        return f"{has}. ", ["..."]
+    bodies = [f"D(torch.cat([x, {rows_line(labels, width - size)}], 1))"]
     if width % size:
-        return f"{has}: a condition joined to x?", [joined(width - size)]
+        return f"{has}: a condition joined to x? ", bodies
     packs = f"{width // size} samples in one (pac), or a condition joined to x?"
-    return f"{has}: {packs}", [f"D(x.reshape(-1, {width}))", joined(width - size)]
+    return f"{has}: {packs} ", [f"D(x.reshape(-1, {width}))", *bodies]

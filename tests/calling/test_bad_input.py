@@ -107,7 +107,7 @@ def test_a_later_batch_that_is_not_finite(bad, make):
     data = vectors(6) if make is mlp_pair else images(6)
     data[4].view(32, -1)[3, :2] = bad
     adapter = hooks()
-    refused(*make(), data, "Iteration 5", "loader gave data that are not finite", "2 numbers", adapter=adapter)
+    refused(*make(), data, "Iteration 5", "loader gave data that are not finite", "2 of ", adapter=adapter)
 
 
 @pytest.mark.parametrize("handover", ["auto", "logistic", "wasserstein", "none"])
