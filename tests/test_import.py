@@ -200,6 +200,20 @@ def test_what_is_imported_is_declared_or_comes_with_what_is():
 def test_importing_the_library_is_light():
     loaded = run("import sys, coopinit_plugin; print(*{name.split('.')[0] for name in sys.modules})").split()
     assert not {"accelerate", "matplotlib", "PIL", "sklearn", "torchvision", "pandas", "transformers"} & set(loaded)
+    assert not {"huggingface_hub", "jinja2"} & set(loaded)
+
+
+def test_what_is_loaded_late_is_there_all_the_same():
+    told = run(
+        "import sys, coopinit_plugin\n"
+        "print(*[name for name in sys.modules if name.startswith('coopinit_plugin.')])\n"
+        "print(*[name for name in coopinit_plugin.__all__ if name not in dir(coopinit_plugin)])\n"
+        "from coopinit_plugin import *\n"
+        "print(pilot is coopinit_plugin.pilot, isinstance(WarmStart, type), warm_start.__name__, hasattr(pilot, 'x'))\n"
+        "print(hasattr(coopinit_plugin, 'warm_up'))\n"
+    ).splitlines()
+    assert not [name for name in told[0].split() if "trial" in name or name.endswith((".warmup", ".warm_start"))]
+    assert told[1:] == ["", "True True warm_start False", "False"]
 
 
 def test_importing_the_library_changes_nothing():
