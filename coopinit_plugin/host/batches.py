@@ -34,7 +34,6 @@ class Batches:
 
     def __init__(self, loader: Any, device: torch.device, generators: list[torch.Generator] | None = None) -> None:
         self._loader, self._device, self._generators = loader, device, generators or []
-        self._iterator: Iterator[Any] = iter(())
         self._begin()
         self.once = self._iterator is loader
         self._size: int | None = None
@@ -133,11 +132,7 @@ class Batches:
         )
 
     def steady(self, hook: Any, what: str) -> Callable[..., Any]:
-        """The hook, which must give tensors of one shape and dtype for every batch, the number of samples aside.
-
-        Raises:
-            CoopInitError: naming the batch by its number in its pass of the loader, with what it holds and the first.
-        """
+        """The hook, which must give tensors of one shape and dtype for every batch, the number of samples aside."""
         first: tuple[list[Any], str] | None = None
 
         def checked(*given: Any) -> Any:
@@ -178,7 +173,7 @@ class Batches:
         self._taken, self._randomness = 0, random_state(self._generators)  # batches of this epoch
         self._ended = False  # whether it was looked at to its end, where samplers draw numbers, too
         try:
-            self._iterator = iter(self._loader)
+            self._iterator: Iterator[Any] = iter(self._loader)
         except TypeError as error:
             raise CoopInitError(
                 f"loader is a {type(self._loader).__name__}, which cannot be iterated. Give a DataLoader, a list of "
@@ -202,8 +197,7 @@ class Batches:
         logger.info("Leaving out %d batches that were taken before the interruption.", state["taken"] - self._taken)
         for _ in range(state["taken"] - self._taken):
             next(self._iterator, None)
-        self._taken, self._size = state["taken"], state["size"]
-        self._randomness = state["randomness"]
+        self._taken, self._size, self._randomness = state["taken"], state["size"], state["randomness"]
         for index in range(state["kept"]):
             self._left_out = self._every - 1 if index else 0
             batch = self._next()
