@@ -15,11 +15,7 @@ from coopinit_plugin.errors import CoopInitError
 
 
 def checked_config(config: Any, handover: str | None) -> WarmStartConfig:
-    """The settings, with the one word for the loss that follows put in.
-
-    Raises:
-        CoopInitError: if `config` is something else, or the two words differ.
-    """
+    """The settings, with the one word for the loss that follows put in."""
     config = config if config is not None else WarmStartConfig()
     if not isinstance(config, WarmStartConfig):
         raise CoopInitError(
@@ -38,11 +34,7 @@ def checked_config(config: Any, handover: str | None) -> WarmStartConfig:
 
 
 def check_arguments(adapter: Any, output_dir: Any, resume: bool, callback: Any = None) -> None:
-    """Refuse what is of the wrong kind before anything runs.
-
-    Raises:
-        CoopInitError: saying what was expected.
-    """
+    """Refuse what is of the wrong kind before anything runs."""
     if adapter is not None and not isinstance(adapter, Adapter):
         raise CoopInitError(
             f"adapter is a {type(adapter).__name__}; expected coopinit_plugin.Adapter(...), for example "
@@ -58,11 +50,7 @@ def check_arguments(adapter: Any, output_dir: Any, resume: bool, callback: Any =
 
 
 def check_loader(loader: Any) -> None:
-    """Refuse what gives single samples, or keys, in place of batches.
-
-    Raises:
-        CoopInitError: with the DataLoader to make of it.
-    """
+    """Refuse what gives single samples, or keys, in place of batches, with the DataLoader to make of it."""
     made = {
         "loader": isinstance(loader, Dataset) and not isinstance(loader, IterableDataset),
         'loader.with_format("torch")': hasattr(loader, "with_format") and hasattr(loader, "column_names"),

@@ -29,7 +29,7 @@ FLOORS = (
     ("arguments",),
     ("host",),
     ("result",),
-    ("finite", "cost", "state", "loop", "handing_over", "beginning"),
+    ("finite", "cost", "state", "loop"),
     ("warmup", "dry_run"),
     ("trial",),
     ("cli", "__init__", "__main__"),

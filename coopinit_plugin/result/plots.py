@@ -26,11 +26,7 @@ WIDEST_GAP = 3  # standard deviations; the first iterations' gap is no scale for
 
 
 def draw(path: Path, result: Contents) -> None:
-    """Write the picture as a PNG; without samples, the curves are drawn alone.
-
-    Raises:
-        CoopInitError: if matplotlib is not installed.
-    """
+    """Write the picture as a PNG; without samples, the curves are drawn alone."""
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
