@@ -81,11 +81,9 @@ class State:
         """Take this moment for the best."""
         self.best[:] = [tensor.detach().clone() for tensor in self.tensors]
 
-    @torch.no_grad()
     def go_back(self) -> None:
         """Return to the best moment."""
-        for tensor, value in zip(self.tensors, self.best, strict=True):
-            tensor.copy_(value)
+        put_back(self.tensors, self.best)
 
     def state_dict(self, run: Engine) -> dict[str, Any]:
         """Everything, of all processes; every process has to ask for it."""
@@ -111,13 +109,13 @@ class State:
         """Go on from there, `like` being chains of the same form; the generators come last, for data are drawn."""
         own = state["processes"][run.index]
         for net, name, buffers in zip((self.pair.G, self.pair.D), "GD", own["buffers"], strict=True):
-            put_back(net, {**state[name], **buffers})
+            saved = {**state[name], **buffers}
+            put_back(tensors_of(net).values(), [saved[key] for key in tensors_of(net)])
         self.adam_g.load_state_dict(state["adam_g"])
         self.adam_d.load_state_dict(state["adam_d"])
         self.step.state = state["step"]
         self.sizes = state["sizes"]
-        for tensor, value in zip(self.averaged.tensors, state["averaged"], strict=True):
-            tensor.copy_(value)
+        put_back(self.averaged.tensors, state["averaged"])
         self.history[:] = [StepReport(*row) for row in state["history"]]
         self.best[:] = move(state["best"], run.device)
         self.plateau.load_state_dict(move(own["plateau"], run.device))
