@@ -34,6 +34,7 @@ class Batches:
 
     def __init__(self, loader: Any, device: torch.device, generators: list[torch.Generator] | None = None) -> None:
         self._loader, self._device, self._generators = loader, device, generators or []
+        self._iterator: Iterator[Any] = iter(())
         self._begin()
         self.once = self._iterator is loader
         self._size: int | None = None
@@ -173,7 +174,7 @@ class Batches:
         self._taken, self._randomness = 0, random_state(self._generators)  # batches of this epoch
         self._ended = False  # whether it was looked at to its end, where samplers draw numbers, too
         try:
-            self._iterator: Iterator[Any] = iter(self._loader)
+            self._iterator = iter(self._loader)
         except TypeError as error:
             raise CoopInitError(
                 f"loader is a {type(self._loader).__name__}, which cannot be iterated. Give a DataLoader, a list of "
