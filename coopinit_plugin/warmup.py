@@ -122,9 +122,8 @@ def warm_start(
             if output_dir is not None and run.is_main:
                 result.save_pretrained(output_dir)
                 checkpoints.remove()
-    targets = [(f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)]
     own = ("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)
-    give_back([*own, *targets])
+    give_back([*own, *((f"ema[{i}]", module, result.generator_state) for i, module in enumerate(averaged))])
     if run.is_main:
         tell(result.summary, progress, taken_from=output_dir if finished and not begun else None)
     return result
