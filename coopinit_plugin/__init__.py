@@ -19,6 +19,9 @@ SlicedWasserstein      the distance between samples and data that the warm-up st
 CoopInitError          the one error: what was given, what was expected, what to try next
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from coopinit_plugin._version import __version__ as __version__
 from coopinit_plugin.calling import presets
 from coopinit_plugin.calling.adapter import Adapter, infer_sign
@@ -27,11 +30,31 @@ from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.result.step_report import StepReport
-from coopinit_plugin.result.warm_start import WarmStart
-from coopinit_plugin.trial.pilot import pilot
-from coopinit_plugin.trial.report import PilotReport
-from coopinit_plugin.trial.watch import Watch
-from coopinit_plugin.warmup import warm_start
+
+if TYPE_CHECKING:
+    from coopinit_plugin.result.warm_start import WarmStart
+    from coopinit_plugin.trial.pilot import pilot
+    from coopinit_plugin.trial.report import PilotReport
+    from coopinit_plugin.trial.watch import Watch
+    from coopinit_plugin.warmup import warm_start
+else:
+    LATER = {  # where the names are that stand on huggingface_hub or are not for everybody: loaded at their first use
+        "PilotReport": "trial.report",
+        "WarmStart": "result.warm_start",
+        "Watch": "trial.watch",
+        "pilot": "trial.pilot",
+        "warm_start": "warmup",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(f"{__name__}.{LATER[name]}"), name)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Adapter",

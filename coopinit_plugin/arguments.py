@@ -50,7 +50,7 @@ def check_arguments(adapter: Any, output_dir: Any, resume: bool, callback: Any =
 
 
 def check_loader(loader: Any) -> None:
-    """Refuse what gives single samples, or keys, in place of batches."""
+    """Refuse what gives single samples, or keys, in place of batches, with the DataLoader to make of it."""
     made = {
         "loader": isinstance(loader, Dataset) and not isinstance(loader, IterableDataset),
         'loader.with_format("torch")': hasattr(loader, "with_format") and hasattr(loader, "column_names"),

@@ -120,8 +120,7 @@ def _warm_start(asked: Any) -> None:
     try:
         result = warm_start(G, D, loader, config=config, adapter=adapter, output_dir=folder, resume=asked.resume)
     except KeyboardInterrupt:
-        again = shlex.join(["coopinit", *asked.line, *([] if asked.resume else ["--resume"])])
-        kept = f"a checkpoint is in {folder}: go on with {again}" if checkpoints.exists else "nothing was kept"
+        kept = f"a checkpoint is in {folder}: {_again(asked)}" if checkpoints.exists else "nothing was kept"
         raise KeyboardInterrupt(kept) from None
     print(table(result))
     print(f"\nIn your script: coopinit_plugin.WarmStart.from_pretrained({str(folder)!r}).load_into(G, D)")
@@ -136,9 +135,12 @@ def _pilot(asked: Any) -> None:
     try:
         print(pilot(make, loader, train_step, **amount, **options))
     except KeyboardInterrupt:
-        again = shlex.join(["coopinit", *asked.line, *([] if asked.resume else ["--resume"])])
-        raise KeyboardInterrupt(f"the runs that had ended are in {asked.output}: go on with {again}") from None
+        raise KeyboardInterrupt(f"the runs that had ended are in {asked.output}: {_again(asked)}") from None
     print(f"\nThe whole report: {Path(asked.output) / PAGE}")
+
+
+def _again(asked: Any) -> str:
+    return "go on with " + shlex.join(["coopinit", *asked.line, *([] if asked.resume else ["--resume"])])
 
 
 def _push(asked: Any) -> None:

@@ -23,22 +23,22 @@ ALSO_CALLED = {  # the words that people type for these losses, in lower case, w
 }  # fmt: skip
 
 
+def _letters(word: Any) -> str:
+    """A word as it is compared: its letters and digits, without "loss"."""
+    return re.sub(r"loss|[^a-z0-9]", "", str(word).lower())
+
+
+MEANT = {word: ours for ours, words in ALSO_CALLED.items() for word in (_letters(ours), *words)}
+
+
 class Rule(NamedTuple):
-    """What a field may be.
+    """What a field may be."""
 
-    Attributes:
-        kind: ``int`` for whole numbers, ``float`` for all finite ones.
-        least: The smallest value.
-        most: The largest.
-        above: Whether the value must lie above `least`.
-        instead: What may stand in place of a number.
-    """
-
-    kind: type
+    kind: type  # int for whole numbers, float for all finite ones
     least: float = 0
     most: float = math.inf
-    above: bool = False
-    instead: tuple[str | None, ...] = ()
+    above: bool = False  # whether the value must lie above `least`
+    instead: tuple[str | None, ...] = ()  # what may stand in place of a number
 
     def allows(self, value: Any) -> bool:
         """Whether the value keeps to the rule."""
@@ -53,8 +53,7 @@ class Rule(NamedTuple):
         words = [f'"{word}"' if word else "None" for word in self.instead]
         number = "a whole number" if self.kind is int else "a finite number"
         words.append(f"{number} above {self.least}" if self.above else f"{number} of at least {self.least}")
-        below = "" if self.most == math.inf else f" and at most {self.most}"
-        return " or ".join(words) + (below if self.kind is float else "")
+        return " or ".join(words) + ("" if self.most == math.inf else f" and at most {self.most}")
 
 
 RULES = {
@@ -69,7 +68,7 @@ RULES = {
     "averaging": Rule(float, most=0.999),
     "energy_l2": Rule(float),
     "r1": Rule(float),
-    "seed": Rule(int),
+    "seed": Rule(int, most=2**63 - 1),
 }
 
 
@@ -132,7 +131,8 @@ class WarmStartConfig:
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                hint = _near(name, known) or f"Its fields are: {', '.join(known)}."
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"Its fields are: {', '.join(known)}."
                 raise CoopInitError(f"WarmStartConfig has no field {name!r}. {hint}")
         return super().__new__(cls)
 
@@ -141,19 +141,17 @@ class WarmStartConfig:
         for name, rule in RULES.items():
             if not rule.allows(getattr(self, name)):
                 self._refuse(name, str(rule))
-        if self.seed >= 2**63:
-            self._refuse("seed", "a whole number below 2**63")
         if isinstance(self.betas, list):  # as JSON gives them back
             object.__setattr__(self, "betas", tuple(self.betas))
         if not (isinstance(self.betas, tuple) and len(self.betas) == 2):
             self._refuse("betas", "two numbers, as Adam takes them, e.g. (0.5, 0.999)")
         if not all(Rule(float).allows(beta) and beta < 1 for beta in self.betas):
             self._refuse("betas", "two numbers in [0, 1), e.g. (0.5, 0.999)")
-        object.__setattr__(self, "handover", _usual_name(self.handover))
+        if isinstance(self.handover, str):
+            object.__setattr__(self, "handover", MEANT.get(_letters(self.handover), self.handover))
         if self.handover not in HANDOVERS:
-            meant = {name: ours for ours, names in ALSO_CALLED.items() for name in (_letters(ours), *names)}
-            near = difflib.get_close_matches(_letters(self.handover), meant, n=1) if self.handover else []
-            hint = f" (did you mean {meant[near[0]]!r}?)" if near else ""
+            near = difflib.get_close_matches(_letters(self.handover), MEANT, n=1) if self.handover else []
+            hint = f" (did you mean {MEANT[near[0]]!r}?)" if near else ""
             self._refuse(
                 "handover",
                 f"one of {', '.join(map(repr, HANDOVERS))}{hint}. For a loss of your own give "
@@ -175,20 +173,3 @@ class WarmStartConfig:
     def _refuse(self, name: str, expected: str) -> None:
         value = getattr(self, name)
         raise CoopInitError(f"WarmStartConfig: {name}={value!r} was given, but {name} must be {expected}.")
-
-
-def _letters(word: Any) -> str:
-    """A word as it is compared: its letters and digits, without "loss"."""
-    return re.sub(r"loss|[^a-z0-9]", "", str(word).lower())
-
-
-def _usual_name(handover: Any) -> Any:
-    """The word of ours for a loss that the user calls otherwise."""
-    typed = _letters(handover) if isinstance(handover, str) else None
-    return next((ours for ours, names in ALSO_CALLED.items() if typed in (_letters(ours), *names)), handover)
-
-
-def _near(word: str, known: Any) -> str:
-    """The known word that is nearest, as a question; empty if there is none."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else ""

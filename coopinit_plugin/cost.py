@@ -19,12 +19,6 @@ def adversarial_seconds(pair: Pair, batch: Any, device: torch.device, seed: int)
     """Median seconds of a plain adversarial iteration: a step of D and one of G, each by Adam, without a penalty.
 
     Adam turns stand-ins: weights, buffers, modes and random generators are as before.
-
-    Args:
-        pair: G and D.
-        batch: Of the loader.
-        device: Where they are.
-        seed: Draws the latents.
     """
     trained = [parameter for net in (pair.G, pair.D) for parameter in net.parameters() if parameter.requires_grad]
     stand_ins = [parameter.detach().clone() for parameter in trained]

@@ -5,62 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from tqdm.auto import tqdm
 
-from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.finite import check_statistics
-from coopinit_plugin.host.checkpoint import Checkpoints
-from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.method.iteration import cooperate
 from coopinit_plugin.method.statistics import Statistics
 from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing
-from coopinit_plugin.state import State
+from coopinit_plugin.state import Stage, State
 
 logger = logging.getLogger(__name__)
 
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What the call asks for, and where it runs.
-
-    Attributes:
-        config: The settings.
-        run: The engine.
-        checkpoints: Where they go.
-        saved: The one to go on from.
-        callback: The user's.
-        progress: Whether a bar is shown.
-        began: On the clock of ``time.perf_counter``.
-    """
-
-    config: WarmStartConfig
-    run: Engine
-    checkpoints: Checkpoints
-    saved: dict[str, Any] | None
-    callback: Callable[[StepReport], bool | None] | None
-    progress: bool
-    began: float = field(default_factory=time.perf_counter)
-
-
 def iterate(state: State, stage: Stage, step_seconds: float) -> tuple[str, float | None]:
-    """Run cooperative iterations until the stop.
+    """Run cooperative iterations until the stop; (its reason, the distance of the weights that are handed over).
 
-    Args:
-        state: Everything that moves.
-        stage: What the call asks for.
-        step_seconds: What an adversarial iteration takes, the unit of the cost on the bar.
-
-    Returns:
-        (The reason of the stop, the distance of the weights that are handed over.)
+    `step_seconds` is what an adversarial iteration takes, the unit of the cost on the bar.
     """
     config, run, plateau = stage.config, stage.run, state.plateau
     before = state.history[-1].seconds if state.history else 0.0

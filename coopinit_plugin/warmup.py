@@ -6,33 +6,42 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.arguments import check_arguments, check_loader, checked_config
-from coopinit_plugin.beginning import begin, known
-from coopinit_plugin.calling.adapter import Adapter, bound
+from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
+from coopinit_plugin.calling.data import check_finite
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
-from coopinit_plugin.handing_over import handed_over
+from coopinit_plugin.finite import check_weights
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
 from coopinit_plugin.host.copies import checked, copies, moved
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
-from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, unwrap
-from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators
-from coopinit_plugin.loop import Stage, iterate
+from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
+from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, random_state, set_random_state
+from coopinit_plugin.loop import iterate
+from coopinit_plugin.method.hand_over import hand_over, restored_sizes, slowed_generator
+from coopinit_plugin.method.kept import buffers, kept
+from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.result.words import tell
+from coopinit_plugin.state import Stage, State, begin, known
 
 logger = logging.getLogger(__name__)
+
+FEW = 8  # the logits of fewer samples are alike, or changed alike, by chance
 
 
 def warm_start(
@@ -97,7 +106,7 @@ def warm_start(
         torch.inference_mode(False),
         torch.enable_grad(),
         borrowed_randomness(config.seed, loader),
-        engine(accelerator, _device(generator)) as run,
+        engine(accelerator, device_of(generator) if isinstance(generator, nn.Module) else None) as run,
         run.failing_together(),
         explained_memory(),
     ):
@@ -106,15 +115,16 @@ def warm_start(
         finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
         begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
         if finished and not begun and output_dir is not None:
-            result = _finished(output_dir, config)
+            result = WarmStart.from_pretrained(output_dir)
+            check_same(identity(result.config, 1), identity(config, 1), output_dir)
         else:
             stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
             result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
-            _store(result, output_dir, stage)
-    targets = [("generator", generator, result.generator_state)]
-    targets.append(("discriminator", discriminator, result.discriminator_state))
-    targets += [(f"ema[{index}]", module, result.generator_state) for index, module in enumerate(averaged)]
-    give_back(targets)
+            if output_dir is not None and run.is_main:
+                result.save_pretrained(output_dir)
+                checkpoints.remove()
+    own = ("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)
+    give_back([*own, *((f"ema[{i}]", module, result.generator_state) for i, module in enumerate(averaged))])
     if run.is_main:
         tell(result.summary, progress, taken_from=output_dir if finished and not begun else None)
     return result
@@ -142,7 +152,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         stopped_by, distance = iterate(state, stage, step_seconds)
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
-        told = handed_over(bound(G, D, adapter), adapter, state, stage)
+        told = _handed_over(bound(G, D, adapter), adapter, state, stage)
         batches.close()
         history, ended = state.history, time.perf_counter()
         summary = {
@@ -164,18 +174,46 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _store(result: WarmStart, output_dir: str | Path | None, stage: Stage) -> None:
-    if output_dir is not None and stage.run.is_main:
-        result.save_pretrained(output_dir)
-        stage.checkpoints.remove()
+def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> dict[str, Any]:
+    """Make D fit for the adversarial loss that follows; what was done, for the summary."""
+    config, run, batches = stage.config, stage.run, state.batches
+
+    def draw() -> tuple[Any, Any, Any]:
+        drawn = pair.draw(next(batches), run.device)
+        check_finite(drawn[0], "Hand-over")
+        return drawn
+
+    still = _still(pair)
+    before = (FEW - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
+    few = [*(draw() for _ in range(before)), pair.draw(batches.peek(), run.device)]  # the last one is not used up
+    resized = slowed = 0
+    apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
+    if config.handover != "none" and apart and config.most_iterations:
+        resized = restored_sizes(still, few, state.sizes["D"])
+        slowed = slowed_generator(still, few[-1][1], state.sizes["G"])
+        run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
+    kind, loss = following_loss(config.handover, adapter)
+    told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)
+    for worry in worries if run.is_main else ():
+        logger.warning(worry)
+    run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])
+    check_weights(pair.G, "G", config)
+    check_weights(pair.D, "D", config)
+    return {"layers_resized": resized, "layers_slowed": slowed, **told}
 
 
-def _finished(folder: str | Path, config: WarmStartConfig) -> WarmStart:
-    """The result that is there already."""
-    result = WarmStart.from_pretrained(folder)
-    check_same(identity(result.config, 1), identity(config, 1), folder)
-    return result
+def _still(pair: Pair) -> Pair:
+    """The pair, as functions that give the same for the same: random state and buffers are the same at every call."""
+    modules = [*pair.G.modules(), *pair.D.modules()]
+    own = [value for module in modules for value in vars(module).values() if isinstance(value, torch.Generator)]
+    state = random_state(own)
 
+    def still(f: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            with kept(partial(set_random_state, random_state(own), own), buffers(pair.G, pair.D)):
+                set_random_state(state, own)
+                return f(*given)
 
-def _device(generator: nn.Module) -> torch.device | None:
-    return device_of(unwrap(generator)) if isinstance(generator, nn.Module) else None
+        return call
+
+    return replace(pair, generate=still(pair.generate), logits=still(pair.logits))

@@ -31,7 +31,7 @@ FLOORS = (
     ("arguments",),
     ("host",),
     ("result",),
-    ("finite", "cost", "state", "loop", "handing_over", "beginning"),
+    ("finite", "cost", "state", "loop"),
     ("warmup", "dry_run"),
     ("trial",),
     ("cli", "__init__", "__main__"),
@@ -195,6 +195,22 @@ def test_what_is_imported_is_declared_or_comes_with_what_is():
 # --- what importing costs
 
 
+def test_what_is_loaded_late_is_there_all_the_same():
+    code = (
+        "import sys, coopinit_plugin\n"
+        "print(*[name for name in sys.modules if name.startswith('coopinit_plugin.')])\n"
+        "print(*[name for name in coopinit_plugin.__all__ if name not in dir(coopinit_plugin)])\n"
+        "from coopinit_plugin import *\n"
+        "print(pilot is coopinit_plugin.pilot, isinstance(WarmStart, type), warm_start.__name__, hasattr(pilot, 'x'))\n"
+        "print(hasattr(coopinit_plugin, 'warm_up'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert not [name for name in told[0].split() if "trial" in name or name.endswith((".warmup", ".warm_start"))]
+    assert told[1:] == ["", "True True warm_start False", "False"]
+
+
 def test_importing_the_library_is_light_and_changes_nothing():
     """What it adds to torch is counted in modules, not in seconds."""
     state = (
@@ -212,7 +228,19 @@ def test_importing_the_library_is_light_and_changes_nothing():
     unchanged, *new = done.stdout.split()
     assert unchanged == "True"
     assert "coopinit_plugin" in new
-    heavy = {"accelerate", "matplotlib", "PIL", "scipy", "pandas", "sklearn", "torchvision", "transformers", "triton"}
+    heavy = {
+        "accelerate",
+        "huggingface_hub",
+        "jinja2",
+        "matplotlib",
+        "PIL",
+        "scipy",
+        "pandas",
+        "sklearn",
+        "torchvision",
+        "transformers",
+        "triton",
+    }
     assert not (heavy | {"pydantic", "typer"}) & {name.partition(".")[0] for name in new}
 
 

@@ -133,11 +133,7 @@ class Batches:
         )
 
     def steady(self, hook: Any, what: str) -> Callable[..., Any]:
-        """The hook, which must give tensors of one shape and dtype for every batch, the number of samples aside.
-
-        Raises:
-            CoopInitError: naming the batch by its number in its pass of the loader, with what it holds and the first.
-        """
+        """The hook, which must give tensors of one shape and dtype for every batch, the number of samples aside."""
         first: tuple[list[Any], str] | None = None
 
         def checked(*given: Any) -> Any:
@@ -202,8 +198,7 @@ class Batches:
         logger.info("Leaving out %d batches that were taken before the interruption.", state["taken"] - self._taken)
         for _ in range(state["taken"] - self._taken):
             next(self._iterator, None)
-        self._taken, self._size = state["taken"], state["size"]
-        self._randomness = state["randomness"]
+        self._taken, self._size, self._randomness = state["taken"], state["size"], state["randomness"]
         for index in range(state["kept"]):
             self._left_out = self._every - 1 if index else 0
             batch = self._next()

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,10 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def put_back(module: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Write saved values into a module's parameters and buffers."""
-    for key, tensor in tensors_of(module).items():
-        tensor.copy_(saved[key])
+def put_back(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
+    """Write saved values into the tensors."""
+    for tensor, value in zip(tensors, saved, strict=True):
+        tensor.copy_(value)
 
 
 def _plain(leaf: Any) -> Any:

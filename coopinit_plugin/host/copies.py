@@ -31,17 +31,17 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             f"generator and discriminator are one and the same module, a {type(plain[0]).__name__}; expected two. "
             "Write warm_start(G, D, loader)."
         )
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for module in plain for tensor in _in_graphs(module)}
+    tensors = [tensor for module in plain for tensor in tensors_held(module)]
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in tensors if not t.is_leaf}  # refused by deepcopy
     try:
-        memo.update(_sharing_parameters(plain, memo))
         ours = copy.deepcopy(plain, memo)
     except Exception as error:
         raise CoopInitError(
             f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
             "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
         ) from error
+    _settle(ours, {id(memo[id(t)]): t for t in tensors if t.is_leaf and id(t) in memo})
     rebinder = Rebinder(memo)
-    wide: dict[int, tuple[Any, Tensor]] = {}
     for module in ours:
         for child in module.modules():
             rebinder.inside(child)
@@ -49,7 +49,6 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             if isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
                 child.sparse = False  # Adam takes no sparse gradients
         for tensor in (*module.parameters(), *module.buffers()):
-            tensor.data = _trainable(tensor, wide)
             tensor.grad = None
         for parameter in trained(module):
             parameter.requires_grad_()
@@ -58,11 +57,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
 
 
 def moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """The copy on the device, if its tensors go on sharing the memory that they share.
-
-    Raises:
-        CoopInitError: if they do not.
-    """
+    """The copy on the device; refused if its tensors would not go on sharing the memory that they share."""
     shared = shares_memory(module)
     if shared and not shares_memory(module.to(device)):
         raise CoopInitError(
@@ -84,11 +79,7 @@ def _uses(tensors: list[Tensor]) -> Counter[int]:
 
 
 def checked(name: str, module: Any) -> nn.Module:
-    """The module inside its wrappers, if it can be copied, trained and written to.
-
-    Raises:
-        CoopInitError: saying what stands in the way, and what to do about it.
-    """
+    """The module inside its wrappers; refused if it cannot be copied, trained or written to."""
     if not isinstance(module, nn.Module):
         hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
         hint = "Does the function that makes it return it?" if module is None else hint
@@ -131,43 +122,35 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in parameters if p.requires_grad] or [p for p in parameters if p.is_floating_point()]
 
 
-def _in_graphs(module: nn.Module) -> list[Tensor]:
-    """Tensors kept as attributes or buffers that still hang on a graph; ``copy.deepcopy`` refuses them."""
-    return [tensor for tensor in tensors_held(module) if not tensor.is_leaf]
-
-
 def tensors_held(module: nn.Module) -> list[Tensor]:
     """Every tensor that a submodule holds, however it holds it."""
     leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _sharing_parameters(plain: tuple[nn.Module, ...], memo: dict[int, Any]) -> dict[int, nn.Parameter]:
-    """Copies of parameters that share memory with another tensor; ``copy.deepcopy`` would take them apart."""
-    uses = _uses([tensor for module in plain for tensor in tensors_held(module) if tensor.is_leaf])
-    return {
-        id(parameter): type(parameter)(copy.deepcopy(parameter.detach(), memo), parameter.requires_grad)
-        for module in plain
-        for parameter in module.parameters()
-        if parameter.layout is torch.strided and uses[parameter.untyped_storage()._cdata] > 1
-    }
-
-
-def _trainable(tensor: Tensor, wide: dict[int, tuple[Any, Tensor]]) -> Tensor:
-    """The tensor's values, in single precision at least, each element in memory of its own.
-
-    Args:
-        tensor: A copy.
-        wide: Memory that was widened before, for the tensors that share it.
-    """
-    data = tensor.data
-    if data.dtype in HALF:
-        storage = data.untyped_storage()
-        if storage._cdata not in wide:
-            flat = torch.empty(0, dtype=data.dtype, device=data.device).set_(storage).float()
-            wide[storage._cdata] = storage, flat  # kept, so that no other memory gets its address
-        data = wide[storage._cdata][1].as_strided(data.shape, data.stride(), data.storage_offset())
-    return data.clone(memory_format=torch.contiguous_format) if repeats(data) else data
+def _settle(copied: tuple[nn.Module, ...], origins: dict[int, Tensor]) -> None:
+    """Make copied tensors share memory as their origins do, in single precision, each element in a place of its own."""
+    own = {id(t): t for module in copied for t in (*module.parameters(), *module.buffers())}
+    others = {id(t): t for module in copied for t in tensors_held(module) if id(t) not in own}
+    uses = _uses([origins.get(key, tensor) for key, tensor in (own | others).items()])
+    memory: dict[Any, Any] = {}  # what it was, kept so that no other memory gets its address, and what it has become
+    for key, tensor in (own | others).items():
+        origin = origins.get(key, tensor)
+        if origin.layout is not torch.strided:
+            continue
+        storage, kind = origin.untyped_storage(), torch.float32 if origin.dtype in HALF else origin.dtype
+        place = storage._cdata, kind is origin.dtype
+        if place in memory or (key in own and uses[storage._cdata] > 1):
+            if place not in memory:
+                flat = torch.empty(0, dtype=origin.dtype, device=origin.device).set_(storage)
+                memory[place] = storage, flat.to(kind, copy=True).untyped_storage()
+            data = torch.empty(0, dtype=kind, device=origin.device)
+            data.set_(memory[place][1], origin.storage_offset(), origin.shape, origin.stride())
+        elif key in own:
+            data = tensor.data.to(kind)
+        else:
+            continue
+        tensor.data = data.clone(memory_format=torch.contiguous_format) if key in own and repeats(data) else data
 
 
 def _strip_accelerate(child: nn.Module) -> None:

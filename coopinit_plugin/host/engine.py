@@ -116,11 +116,11 @@ class Engine:
 
     def log(self, measures: dict[str, float], iteration: int) -> None:
         """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched."""
-        named = {f"coopinit/{name}": value for name, value in measures.items()}
         options: dict[str, Any] = {name: {"step": iteration} for name in ("tensorboard", "mlflow", "aim", "clearml")}
         options["wandb"] = {"commit": False}  # its rows cannot go back: the measures join the one that is open
         for tracker in self.accelerator.trackers if self.is_main else ():
             if tracker.name not in ("dvclive", "trackio", "swanlab"):  # these would advance with every call
+                named = {f"coopinit/{name}": value for name, value in measures.items()}
                 tracker.log(named, **options.get(tracker.name, {}))
 
     @contextmanager
@@ -169,9 +169,8 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     if not isinstance(accelerator, (Accelerator, type(None))):
-        raise CoopInitError(
-            f"accelerator is a {type(accelerator).__name__}; expected an accelerate.Accelerator or None."
-        )
+        kind = type(accelerator).__name__
+        raise CoopInitError(f"accelerator is a {kind}; expected an accelerate.Accelerator or None.")
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
     threads = partial(torch.set_num_threads, torch.get_num_threads())
     with kept(_no_group_left(), threads, entries(os.environ), *map(entries, singletons)):

@@ -72,20 +72,15 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
 
 
 def check_fit(targets: list[tuple[str, nn.Module, State]]) -> None:
-    """Refuse what :func:`give_back` could not write.
-
-    Raises:
-        CoopInitError: naming the module, and the first tensors that differ.
-    """
+    """Refuse what :func:`give_back` could not write, naming the module, and the first tensors that differ."""
     for name, module, _ in targets:
         if not isinstance(module, nn.Module):
             what = "is missing" if module is None else f"is a {type(module).__name__}"
             raise CoopInitError(f"{name} {what}; expected a torch.nn.Module. Write load_into(G, D).")
-    problems = [list(_differences(state_of(module), state)) for _, module, state in targets]
-    for (name, module, _), found in zip(targets, problems, strict=True):
-        if found:
+    for name, module, state in targets:
+        if found := _differences(module, state):
             (_, first, for_first), (_, second, for_second) = (*targets, *targets)[:2]
-            swapped = not any((*_differences(state_of(first), for_second), *_differences(state_of(second), for_first)))
+            swapped = not _differences(first, for_second) + _differences(second, for_first)
             raise CoopInitError(
                 f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {few(found)}. Nothing was changed. "
                 + "G and D were given in the wrong order: write load_into(G, D)." * swapped
@@ -94,21 +89,17 @@ def check_fit(targets: list[tuple[str, nn.Module, State]]) -> None:
 
 
 def averages(ema: Any, generator: nn.Module) -> list[nn.Module]:
-    """The averaged copies of G in what the user gave: a module or several, or the helpers that hold one.
-
-    Raises:
-        CoopInitError: if one holds no module with G's tensors.
-    """
+    """The averaged copies of G in what the user gave: a module or several, or the helpers that hold one."""
     given = [] if ema is None else [ema] if isinstance(ema, nn.Module) or not isinstance(ema, Iterable) else list(ema)
     own = state_of(generator)
     found = []
     for index, member in enumerate(given):
         inner = [*member.modules()] if isinstance(member, nn.Module) else [*getattr(member, "__dict__", {}).values()]
         inner = [unwrap(module) for module in inner if isinstance(module, nn.Module)]
-        fitting = [module for module in inner if not any(_differences(state_of(module), own))]
+        fitting = [module for module in inner if not _differences(module, own)]
         fitting.sort(key=lambda module: module is unwrap(generator))  # a helper may hold G itself, too
         if not fitting:
-            why = few(list(_differences(state_of(inner[0]), own))) if inner else "it holds no torch.nn.Module"
+            why = few(_differences(inner[0], own)) if inner else "it holds no torch.nn.Module"
             raise CoopInitError(
                 f"The weights of G do not fit ema[{index}] ({type(member).__name__}): {why}. Nothing was changed. Give "
                 "averaged copies of G, e.g. ema=[copy.deepcopy(G)]; helpers that hold one are seen through."
@@ -167,11 +158,10 @@ def held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _differences(own: State, given: State) -> Iterator[str]:
-    for key in {**own, **given}:
-        if key not in given:
-            yield f"{key} is missing in the weights"
-        elif key not in own:
-            yield f"{key} is not in the module"
-        elif (ours := tuple(own[key].shape)) != (theirs := tuple(given[key].shape)):
-            yield f"{key} has shape {ours} in the module, {theirs} in the weights"
+def _differences(module: nn.Module, given: State) -> list[str]:
+    """What stands against writing the values into the module."""
+    ours, theirs = ({key: tuple(t.shape) for key, t in state.items()} for state in (state_of(module), given))
+    told = {key: f"{key} has shape {ours.get(key)} in the module, {theirs.get(key)} in the weights" for key in ours}
+    told |= {key: f"{key} is missing in the weights" for key in ours.keys() - theirs.keys()}
+    told |= {key: f"{key} is not in the module" for key in theirs if key not in ours}
+    return [words for key, words in told.items() if ours.get(key) != theirs.get(key)]

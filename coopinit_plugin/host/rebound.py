@@ -18,11 +18,7 @@ FIXED = (MethodType, BuiltinMethodType, partial, weakref.ref, tuple)  # made ane
 
 
 class Rebinder:
-    """Replaces in what ``copy.deepcopy`` has made whatever still refers to what it was made of.
-
-    Args:
-        memo: That of ``copy.deepcopy``: what each object, named by its id, has become.
-    """
+    """Replaces in what ``copy.deepcopy`` has made whatever still refers to what it was made of, by deepcopy's memo."""
 
     def __init__(self, memo: dict[int, Any]) -> None:
         self._memo = {key: value for key, value in memo.items() if key != id(memo)}

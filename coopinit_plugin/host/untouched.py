@@ -50,8 +50,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
     """Let nothing inside reach the user's networks: their weights, running statistics, other tensors, attributes.
 
-    Raises:
-        CoopInitError: if something does, with its name; all is as it was then.
+    If something does, all is put back, and the error names it.
     """
     networks = unwrap(generator), unwrap(discriminator)
     names = {
@@ -77,24 +76,21 @@ def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
                     write(tensor, value)
             for holder, was in contents:
                 if _ids(holder) != _ids(was):
-                    _refill(holder, was)
+                    holder.clear()
+                    (holder.extend if isinstance(holder, list) else holder.update)(was)
 
-    found = ""
-    try:
-        with kept(put_back):
-            try:
-                with _Watch({names[key]: tensor for key, tensor in live.items()}):
-                    yield
-            finally:
-                found = changed()
-    except _Reached as reached:
-        raise _shared(str(reached)) from None
-    except Exception as error:
-        if found:
-            raise _shared(found) from error
-        raise
-    if found:
-        raise _shared(found)
+    with kept(put_back):
+        try:
+            with _Watch({names[key]: tensor for key, tensor in live.items()}):
+                yield
+        except _Reached as reached:
+            raise _shared(str(reached)) from None
+        except Exception as error:
+            if found := changed():
+                raise _shared(found) from error
+            raise
+        if found := changed():
+            raise _shared(found)
 
 
 def _shared(what: str) -> CoopInitError:
@@ -119,25 +115,10 @@ def _ids(holder: Any) -> list[int]:
     return [id(part) for part in (*holder, *(holder.values() if isinstance(holder, dict) else ()))]
 
 
-def _refill(holder: Any, was: Any) -> None:
-    """Let a container hold again what it held."""
-    if isinstance(holder, list):
-        holder[:] = was
-        return
-    for part in [*holder]:
-        if part not in was:
-            holder.pop(part) if isinstance(holder, dict) else holder.remove(part)
-    holder.update(was)
-
-
 def seen(
     users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batch: Any, given: Adapter, loss_named: bool = False
 ) -> Adapter:
-    """:func:`coopinit_plugin.calling.inspection.look` at copies of the user's networks, without a trace in those.
-
-    Raises:
-        CoopInitError: if something cannot be known, or if it could be with G and D the other way round.
-    """
+    """How G and D, copies of the user's, are called; an error if they are in the wrong order, too."""
     device = device_of(G) or torch.device("cpu")
     with untouched(*users):
         try:
@@ -156,11 +137,7 @@ def seen(
 def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     """Run G and D, the copies, once in every way in which the warm-up will, so that what fails fails here.
 
-    Returns:
-        Warnings: parameters of D that no gradient reaches, tensors beside G and D that one does.
-
-    Raises:
-        CoopInitError: saying which pass failed, and why.
+    Returns warnings: of parameters of D that no gradient reaches, of tensors beside G and D that one does.
     """
     with kept(training(pair.G, pair.D), buffers(pair.G, pair.D), values(pair.D.parameters())):
         pair.G.train()
@@ -172,8 +149,7 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
         with _passes("G, backward"):
-            made = [leaf.square().mean() for leaf in tree_leaves(pair.generate(z)) if leaf.requires_grad]
-            torch.autograd.backward(made)
+            torch.autograd.backward([g.square().mean() for g in tree_leaves(pair.generate(z)) if g.requires_grad])
             _gradients(pair.G, "G")
         with _passes("D, backward"):
             loss = pair.score(x, z, batch).square().mean()
@@ -196,8 +172,9 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         for leaf in others[:1]
     ]
     if unreached:
-        said = f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"
-        warnings.append(said)
+        warnings.append(
+            f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"
+        )
     return warnings
 
 
@@ -221,13 +198,12 @@ def _passes(what: str) -> Iterator[None]:
     except CoopInitError:
         raise
     except Exception as error:
-        said = str(error)
         cures = {
             "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the chain needs the "
             "gradient with respect to the samples, which the reentrant kind does not give.",
             ONE_SAMPLE: LARGER_BATCH,
         }
-        cure = next((cure for sign, cure in cures.items() if sign in said), "Your networks are untouched.")
+        cure = next((cure for sign, cure in cures.items() if sign in str(error)), "Your networks are untouched.")
         raise CoopInitError(f"A pass of {what}, fails: {first_line(error)}. {cure}") from error
 
 

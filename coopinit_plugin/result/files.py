@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import uuid4
 
 import safetensors
@@ -20,7 +21,6 @@ from coopinit_plugin._version import __version__
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import State
-from coopinit_plugin.result.from_json import from_json
 from coopinit_plugin.result.provenance import Origin
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.thumbnails import Samples, fit_for_pictures
@@ -46,11 +46,7 @@ class Contents:
 
 @contextmanager
 def appearing_whole(target: Path) -> Iterator[Path]:
-    """A folder to write into that takes the target's place, or whose files replace its, config.json, the seal, last.
-
-    Raises:
-        CoopInitError: if the target cannot be written.
-    """
+    """A folder to write into that takes the target's place, or whose files replace its, config.json, the seal, last."""
     staging = target.absolute().with_name(f".{target.name}-{uuid4().hex}")
     try:
         staging.mkdir(parents=True)
@@ -81,26 +77,19 @@ def write(folder: Path, contents: Contents, card: str) -> None:
         safetensors.torch.save_file(once, folder / name, metadata={"format": "pt", **aliases})
     if contents.samples:
         safetensors.torch.save_file(contents.samples, folder / SAMPLES)
-    told = {
-        "coopinit_plugin": __version__,
-        **{name: getattr(contents, name) for name in STORY},
-        "sha256": {key: _digest(folder / key) for key in TENSORS if (folder / key).exists()},
-        "card": _digest(folder / CARD),
-    }
+    told = {"coopinit_plugin": __version__, **{name: getattr(contents, name) for name in STORY}}
+    told["sha256"] = {key: _digest(folder / key) for key in TENSORS if (folder / key).exists()}
+    told["card"] = _digest(folder / CARD)
     (folder / CONFIG).write_text(json.dumps(told, default=asdict, indent=1) + "\n", encoding="utf-8")
 
 
 def read(name: str, file: Callable[[str], Path]) -> Contents:
-    """Read and check everything that `file` finds by its name.
-
-    Raises:
-        CoopInitError: if files are damaged, not saved together, or not ours.
-    """
+    """Read and check everything that `file` finds by its name."""
     path = file(CONFIG)
     try:
         told = json.loads(path.read_bytes())
-        story = {key: from_json(kind, told[key]) for key, kind in get_type_hints(Contents).items() if key in STORY}
-        sealed = from_json(dict[str, str], told["sha256"])
+        story = {key: _typed(kind, told[key]) for key, kind in get_type_hints(Contents).items() if key in STORY}
+        sealed = _typed(dict[str, str], told["sha256"])
         digests = {key: sealed[key] for key in TENSORS if key != SAMPLES or key in sealed}
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError, CoopInitError) as error:
         raise CoopInitError(
@@ -126,6 +115,29 @@ def _tensors(name: str, path: Path, digest: str) -> State:
     except safetensors.SafetensorError as error:
         raise CoopInitError(f"{path} is no whole safetensors file: {error}. Save or download it again.") from error
     return {**state, **{key: state[kept] for key, kept in aliases.items() if kept in state and key != "format"}}
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """What ``json.loads`` gave as a value of an annotated type, e.g. a dataclass; a TypeError if it is none."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer in (Union, UnionType):
+        for one in inner:
+            with suppress(TypeError):
+                return _typed(one, value)
+    elif is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        return kind(**{name: _typed(hints.get(name, Any), part) for name, part in value.items()})  # type: ignore[operator]
+    elif outer is dict and isinstance(value, dict):
+        return {name: _typed(inner[1], part) for name, part in value.items()}
+    elif outer is list and isinstance(value, list):
+        return [_typed(inner[0], part) for part in value]
+    elif outer is tuple and isinstance(value, list):
+        return tuple(_typed(one, part) for one, part in zip(inner, value, strict=True))
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif kind is Any or type(value) is kind or (outer is Literal and value in inner):
+        return value
+    raise TypeError(f"{value!r:.80} is no {getattr(kind, '__name__', kind)}")
 
 
 def _digest(file: Path) -> str:

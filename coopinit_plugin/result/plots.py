@@ -26,11 +26,7 @@ WIDEST_GAP = 3  # standard deviations; the first iterations' gap is no scale for
 
 
 def draw(path: Path, result: Contents) -> None:
-    """Write the picture as a PNG; without samples, the curves are drawn alone.
-
-    Raises:
-        CoopInitError: if matplotlib is not installed.
-    """
+    """Write the picture as a PNG; without samples, the curves are drawn alone."""
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
@@ -40,7 +36,11 @@ def draw(path: Path, result: Contents) -> None:
     sets = {name: (x.sort(0).values.T if x.shape[1:] == (1,) else x).float() for name, x in result.samples.items()}
     with matplotlib.style.context("default"):
         figure = Figure(figsize=(10, 6.1 if sets else 2.8), dpi=100, layout="constrained")
-        figure.suptitle(_heading(result), x=0.02, ha="left", fontsize=16, weight="bold", parse_math=False)
+        known = {key: said(value) for key, value in result.summary.items() if value is not None}
+        heading = f"CoopInit warm-up, {len(result.history)} iterations in {known.get('seconds')} s"
+        if "distance_last" in known:
+            heading += f": {known.get('distance_first')} → {known['distance_last']} σ from the data"
+        figure.suptitle(heading, x=0.02, ha="left", fontsize=16, weight="bold", parse_math=False)
         rows = figure.subfigures(2 if sets else 1, 1, height_ratios=[3, 2] if sets else None, squeeze=False)[:, 0]
         shown = [name for name in PANELS if name in sets]
         panels = rows[0].subplots(1, len(sets), sharex=True, sharey=True, squeeze=False)[0] if sets else ()
@@ -56,14 +56,6 @@ def draw(path: Path, result: Contents) -> None:
         _curve(gap, "D: real − refined, in SDs", [_within(value, WIDEST_GAP) for value in gaps])
         _curve(size, "Langevin step size", [row.step_size for row in result.history])
         figure.savefig(path, format="png")
-
-
-def _heading(result: Contents) -> str:
-    known = {key: said(value) for key, value in result.summary.items() if value is not None}
-    text = f"CoopInit warm-up, {len(result.history)} iterations in {known.get('seconds')} s"
-    if "distance_last" in known:
-        text += f": {known.get('distance_first')} → {known['distance_last']} σ from the data"
-    return text
 
 
 def _panel(axes: Any, name: str, sets: dict[str, Tensor], values: tuple[float, float]) -> None:

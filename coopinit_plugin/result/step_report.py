@@ -39,13 +39,6 @@ class StepReport:
     @property
     def measures(self) -> dict[str, float]:
         """What a tracker plots, by name."""
-        found = {
-            "distance": self.distance,
-            "score_gap": self.gap,
-            "displacement": self.displacement,
-            "step_size": self.step_size,
-            "langevin_steps": float(self.langevin_steps),
-            "logit_real": self.real,
-            "logit_refined": self.refined,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        found = {"score_gap": self.gap, "logit_real": self.real, "logit_refined": self.refined}
+        found |= {name: getattr(self, name) for name in ("distance", "displacement", "step_size", "langevin_steps")}
+        return {name: float(value) for name, value in found.items() if value is not None}

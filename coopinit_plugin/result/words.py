@@ -28,15 +28,7 @@ ENDS = {
 
 
 def standing(history: list[StepReport], most: int, goal: float | None, step_seconds: float, width: int | None) -> str:
-    """Where the warm-up stands, as much of it as fits into `width` letters.
-
-    Args:
-        history: All iterations so far, at least one.
-        most: The number of iterations that it cannot exceed.
-        goal: The distance that is aimed at, in σ; ``None`` if the number of iterations is given.
-        step_seconds: What an adversarial iteration of the same networks takes.
-        width: Of the terminal; ``None`` if there is none.
-    """
+    """Where the warm-up stands, of `most` iterations, the `goal` in σ, as much as fits into the terminal's `width`."""
     newest, first = history[-1], next((row.distance for row in history if row.distance is not None), None)
     told = [f"warm-up {newest.iteration}/{most}" + (" at most" if goal is not None else "")]
     if newest.distance is not None and first is not None:
@@ -55,29 +47,22 @@ def costing(steps: float) -> str:
 
 def outcome(summary: Mapping[str, Any]) -> str:
     """What came out of a warm-up, and what to do next."""
-    told, kept, first = [f"{summary['iterations']} iterations"], summary["distance_kept"], summary["distance_first"]
-    told = ["the hand-over alone"] if not summary["iterations"] else told
+    told = [f"{summary['iterations']} iterations" if summary["iterations"] else "the hand-over alone"]
     told.append(costing(summary["cost_in_steps"]))
-    if kept is not None:
-        told.append(f"samples {kept:.2f} σ from your data (start {first:.2f})")
-    share, of_real = summary["among_data"], summary["among_data_real"]
-    if share is not None:
-        told.append(f"{share:.0%} of them among your data (of real ones {of_real:.0%})")
+    if (kept := summary["distance_kept"]) is not None:
+        told.append(f"samples {kept:.2f} σ from your data (start {summary['distance_first']:.2f})")
+    if (share := summary["among_data"]) is not None:
+        told.append(f"{share:.0%} of them among your data (of real ones {summary['among_data_real']:.0%})")
     return f"CoopInit: {', '.join(told)}. {concern(summary) or _next(summary)}"
 
 
 def tell(summary: Mapping[str, Any], progress: bool, taken_from: object = None) -> None:
     """Say in one line on the standard error stream what came out; without `progress` only if it is a reason to worry.
 
-    Args:
-        summary: Of the result.
-        progress: Whether the user wants to see how it goes.
-        taken_from: The folder that held the result of an earlier call, if nothing was run.
+    `taken_from` is the folder that held the result of an earlier call, if nothing was run.
     """
-    if taken_from is not None:
-        line = f"CoopInit: {taken_from} holds the result of a finished warm-up, which was loaded; nothing was run."
-    else:
-        line = outcome(summary)
+    line = f"CoopInit: {taken_from} holds the result of a finished warm-up, which was loaded; nothing was run."
+    line = outcome(summary) if taken_from is None else line
     if taken_from is None and concern(summary):
         logger.warning(line)
     elif progress:

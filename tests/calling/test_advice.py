@@ -538,14 +538,14 @@ def test_sigma_does_not_hang_on_the_first_batch(size):
     loader = DataLoader(TensorDataset(data), batch_size=size)
     config = WarmStartConfig(iterations=1, handover="logistic")
     seen = []
-    from coopinit_plugin import beginning
+    from coopinit_plugin import state
 
-    spread = beginning.spread
-    beginning.spread = lambda *given: seen.append(spread(*given)) or seen[-1]
+    spread = state.spread
+    state.spread = lambda *given: seen.append(spread(*given)) or seen[-1]
     try:
         warm_start(*pixels(), loader, config=config, progress=False)
     finally:
-        beginning.spread = spread
+        state.spread = spread
     assert seen[0][0] == pytest.approx(float(data.std()), rel=0.05)
 
 

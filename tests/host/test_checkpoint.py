@@ -134,7 +134,7 @@ def half_a_file(folder, how: str) -> None:
     elif how == "replaced":
         os.replace = replace
     elif how == "hand-over":
-        sys.modules["coopinit_plugin.handing_over"].hand_over = die
+        sys.modules["coopinit_plugin.warmup"].hand_over = die
     elif how == "result":
         Checkpoints.remove = lambda self: die() if self.path.exists() else None
     elif how == "half a result":
