@@ -28,11 +28,11 @@ def draw_curves(path: Path, curves: Curves, axis: str, title: str = "") -> Path:
     Raises:
         CoopInitError: if matplotlib is not installed or the file cannot be written.
     """
-    try:
-        import matplotlib.style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CoopInitError("Pictures need matplotlib, which is not installed: pip install matplotlib") from error
+    if not matplotlib_is_there():
+        raise CoopInitError("Pictures need matplotlib, which is not installed: pip install matplotlib")
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
     with matplotlib.style.context("default"):
         figure = Figure(figsize=(10, 5.6), dpi=100, layout="constrained")
         figure.suptitle(textwrap.fill(title, 105), x=0.02, ha="left", fontsize=12, parse_math=False)
@@ -49,6 +49,16 @@ def draw_curves(path: Path, curves: Curves, axis: str, title: str = "") -> Path:
         except OSError as error:
             raise CoopInitError(f"{path} cannot be written ({error.strerror or error}). Give another path.") from error
     return path
+
+
+def matplotlib_is_there() -> bool:
+    """Whether it can be imported; imports it."""
+    try:
+        import matplotlib.backends.backend_agg
+        import matplotlib.style  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _lines(axes: Any, name: str, curves: Curves) -> None:

@@ -94,12 +94,19 @@ class Gauge:
         self.readings, self.seconds = readings, 0.0
 
     def read_if_due(self, step: int) -> None:
-        """Read at every twelfth of the budget; before its last quarter only if that takes little of the time."""
-        share, one = self._clock.share, self.seconds / len(self.readings)
-        cheap = share >= END or self.seconds + 5 * one < MEASURING * self._clock.seconds
-        if self._next <= share < 1 and cheap:
+        """Read at every twelfth of the budget that the readings' share of the time allows.
+
+        If the budget is in iterations, the last quarter is read whatever that takes, so that the same seeds end alike.
+        """
+        share = self._clock.share
+        if self._next <= share < 1 and ((share >= END and not self._plan.by_clock) or self._affordable(share)):
             self.read(step)
             self._next = (math.floor(share * POINTS + 1e-6) + 1) / POINTS
+
+    def _affordable(self, share: float) -> bool:
+        """Whether this reading, the last quarter's and the final one take little of what the run will have taken."""
+        to_come = 2 if share >= END else 2 + POINTS * (1 - END)
+        return self.seconds * (1 + to_come / len(self.readings)) < MEASURING * self._clock.seconds / share
 
     @torch.no_grad()
     def read(self, step: int) -> None:

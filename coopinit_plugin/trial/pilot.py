@@ -26,6 +26,7 @@ from coopinit_plugin.method.kept import kept
 from coopinit_plugin.result.thumbnails import pack, preview
 from coopinit_plugin.trial.asked import FEWEST_STEPS, checked_seeds
 from coopinit_plugin.trial.data import parted
+from coopinit_plugin.trial.drawing import matplotlib_is_there
 from coopinit_plugin.trial.gauge import Clock, Plan
 from coopinit_plugin.trial.making import check_make, made
 from coopinit_plugin.trial.measures import FEWEST, Features, Measured, Measures
@@ -36,7 +37,7 @@ from coopinit_plugin.warmup import warm_start
 
 BAR = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left{postfix}"
 READING = 0.1  # of the minutes may go into reading the data
-BESIDE = 0.95  # of the minutes is for the runs; readings take most of the rest
+BESIDE = 0.93  # of the minutes is on the runs' clocks, until it is known; readings take most of the rest
 REPORT = 3.0  # seconds kept for writing the report, or a tenth of what is left
 
 
@@ -111,6 +112,8 @@ def pilot(
     chosen = checked_seeds(make, train_step, minutes, iterations, seeds)
     store = Store(output_dir, resume, chosen, {**asdict(config), "iterations": iterations})
     time_left = TimeLeft(minutes, sum(run.seconds + run.measuring for run in store.runs))
+    if output_dir is not None:
+        matplotlib_is_there()  # imported now, while there is time for it
     with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(0, loader):
         data, held = parted(loader, READING * 60 * (minutes or 10))
         plan, real, samples = _planned(
@@ -132,6 +135,7 @@ class TimeLeft:
     def __init__(self, minutes: float | None, spent: float) -> None:
         self._began = time.monotonic() - spent
         self._all = 60 * minutes if minutes else math.inf
+        self._clocks, self._wall = BESIDE, 1.0
 
     @property
     def spent(self) -> float:
@@ -140,9 +144,13 @@ class TimeLeft:
 
     @property
     def for_runs(self) -> float:
-        """Seconds that are left for the runs themselves."""
+        """Seconds that are left for the clocks of the runs."""
         left = self._all - self.spent
-        return BESIDE * (left - min(REPORT, left / 10))
+        return self._clocks / self._wall * (left - min(REPORT, left / 10))
+
+    def learn(self, clock: float, wall: float) -> None:
+        """A run of so many seconds by its own clock has taken so many in all."""
+        self._clocks, self._wall = self._clocks + clock, self._wall + wall
 
 
 def _run_all(
@@ -175,7 +183,9 @@ def _run_all(
                 def show(share: float, done: int = done) -> None:
                     bar.update(done + min(share, 1.0) - bar.n)
 
+                began = time_left.spent
                 store.keep(run_once(plan, arm, seed, budget, show))
+                time_left.learn(store.runs[-1].seconds, time_left.spent - began)
                 show(1.0)
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import coopinit_plugin
+from coopinit_plugin.trial.run import ARMS
 from examples.helpers.digits import StackedDigits
 from examples.study import networks
 from examples.study.objectives import OBJECTIVES
@@ -126,10 +127,8 @@ def piloted(name: str, repetition: int, folder: Path | None = None) -> dict[str,
             progress=False,
         )
     ends = {
-        arm.replace(" ", "_").replace("-", "_"): " ".join(
-            f"{run.status}:{run.end('distance'):.3f}" for run in report.of(arm)
-        )
-        for arm in report.arms
+        name: " ".join(f"{run.status}:{run.end('distance'):.3f}" for run in report.of(arm))
+        for name, arm in zip(FIELDS[4:7], ARMS, strict=True)
     }
     told = {"task": name, "repetition": repetition, "expected": task.expected, "verdict": report.kind}
     return {**told, **ends, "seconds": round(report.seconds), "words": str(report.decision).replace("\n", " ")}
