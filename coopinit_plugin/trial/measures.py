@@ -51,6 +51,11 @@ class Measured:
     coverage: float
     diversity: float
 
+    @property
+    def likeness(self) -> float:
+        """Mean of precision, coverage and diversity: real samples have almost 1, an untrained G almost 0."""
+        return (self.precision + self.coverage + self.diversity) / 3
+
 
 class PrincipalComponents:
     """The leading principal components of real samples.

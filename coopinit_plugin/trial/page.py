@@ -35,6 +35,7 @@ def page(report: Any) -> str:
         version=__version__,
         curves=curves,
         panels=[(title, markup(picture)) for title, picture in panels(report)],
+        measures=list(CURVES),
         css={arm: arm.replace(" ", "-") for arm in COLOURS},
         measuring=sum(run.measuring for run in report.runs) / max(sum(run.seconds for run in report.runs), 1e-9),
         said=said,

@@ -51,7 +51,7 @@ def test_the_arms_run_in_turn_at_the_same_cost(report):
 def test_the_verdict_in_words_and_as_a_table(report):
     told = str(report[0])
     assert report[0].verdict in told
-    assert re.search(r"^start +usable +distance", told, re.MULTILINE)
+    assert re.search(r"^start +usable +likeness", told, re.MULTILINE)
     assert re.search(r"^warm start +\d of 2", told, re.MULTILINE)
     assert report[0].kind in ("use", "hand-over", "no benefit", "harm", "unclear", "nothing worked")
 
@@ -74,7 +74,7 @@ def test_one_page_that_loads_nothing_a_picture_and_rows(report):
     assert page.outside == []
     assert "script" not in page.tags
     assert "url(" not in html
-    assert page.tags.count("svg") == 4 + 4  # curves, panels of points
+    assert page.tags.count("svg") == 5 + 4  # curves, panels of points
     assert "prefers-color-scheme: dark" in html
     assert "width=device-width" in html
     assert (folder / "pilot.png").read_bytes().startswith(b"\x89PNG")
