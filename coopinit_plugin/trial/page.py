@@ -45,7 +45,7 @@ def page(report: Any) -> str:
 def said(value: Any) -> str:
     """A value of a table, as it is shown."""
     if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        return "–" if math.isnan(value) else f"{round(value, 3):.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return str(value)
 
 

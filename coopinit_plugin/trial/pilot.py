@@ -170,7 +170,7 @@ def _run_all(
             shared = len(arms) * (len(seeds) - index) - len(there)
             budget = float(iterations or time_left.for_runs / max(shared, 1))
             if not store.runs and not iterations and budget < FEWEST_STEPS * step:
-                least = 1.2 * FEWEST_STEPS * step * shared / 60 + REPORT / 60
+                least = (time_left.spent + 1.3 * FEWEST_STEPS * step * shared + REPORT) / 60
                 raise CoopInitError(
                     f"train_step takes {step:.2g} s, but a run has {max(budget, 0):.2g} s, for {len(arms)} starts with "
                     f"{len(seeds)} seeds share the time. Give at least minutes={least:.2g}, or fewer seeds."

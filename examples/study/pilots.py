@@ -105,7 +105,7 @@ def clusters(count: int, size: int, apart: float, seed: int) -> Tensor:
 
 
 TASKS = {
-    "digits": Task("use", lambda seed: StackedDigits(6400, seed).images, dcgan, "non_saturating", 2e-4, 200),
+    "digits": Task("use", lambda seed: StackedDigits(6400, seed).images, dcgan, "non_saturating", 2e-4, 300),
     "penalty": Task("hand-over", partial(clusters, 6, 4, 2.0), partial(mlp, 4, 0.02), "wgan_gp", 1e-3, 400),
     "easy": Task("no benefit", partial(clusters, 3, 2, 1.0), partial(mlp, 2), "non_saturating_r1", 1e-3, 400),
 }
