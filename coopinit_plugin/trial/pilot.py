@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -27,7 +26,7 @@ from coopinit_plugin.result.thumbnails import pack, preview
 from coopinit_plugin.trial.asked import FEWEST_STEPS, checked_seeds
 from coopinit_plugin.trial.data import parted
 from coopinit_plugin.trial.drawing import matplotlib_is_there
-from coopinit_plugin.trial.gauge import Clock, Plan
+from coopinit_plugin.trial.gauge import REPORT, Clock, Plan, TimeLeft
 from coopinit_plugin.trial.making import check_make, made
 from coopinit_plugin.trial.measures import FEWEST, Features, Measured, Measures
 from coopinit_plugin.trial.report import PilotReport
@@ -37,8 +36,6 @@ from coopinit_plugin.warmup import warm_start
 
 BAR = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left{postfix}"
 READING = 0.1  # of the minutes may go into reading the data
-BESIDE = 0.93  # of the minutes is on the runs' clocks, until it is known; readings take most of the rest
-REPORT = 3.0  # seconds kept for writing the report, or a tenth of what is left
 
 
 def pilot(
@@ -127,30 +124,6 @@ def pilot(
     if output_dir is not None:
         report.save(output_dir)
     return report
-
-
-class TimeLeft:
-    """Of the pilot's minutes, if they are bounded; `spent` seconds went before an interruption."""
-
-    def __init__(self, minutes: float | None, spent: float) -> None:
-        self._began = time.monotonic() - spent
-        self._all = 60 * minutes if minutes else math.inf
-        self._clocks, self._wall = BESIDE, 1.0
-
-    @property
-    def spent(self) -> float:
-        """Seconds so far."""
-        return time.monotonic() - self._began
-
-    @property
-    def for_runs(self) -> float:
-        """Seconds that are left for the clocks of the runs."""
-        left = self._all - self.spent
-        return self._clocks / self._wall * (left - min(REPORT, left / 10))
-
-    def learn(self, clock: float, wall: float) -> None:
-        """A run of so many seconds by its own clock has taken so many in all."""
-        self._clocks, self._wall = self._clocks + clock, self._wall + wall
 
 
 def _run_all(

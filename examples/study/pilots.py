@@ -127,7 +127,7 @@ def piloted(name: str, repetition: int, folder: Path | None = None) -> dict[str,
             progress=False,
         )
     ends = {
-        name: " ".join(f"{run.status}:{run.end('distance'):.3f}" for run in report.of(arm))
+        name: " ".join(f"{run.status}:{run.end('likeness'):.2f}" for run in report.of(arm))
         for name, arm in zip(FIELDS[4:7], ARMS, strict=True)
     }
     told = {"task": name, "repetition": repetition, "expected": task.expected, "verdict": report.kind}
