@@ -1,4 +1,4 @@
-"""One start beside another over a few seeds: who fails more often, and who ends closer to the data."""
+"""One start beside another over a few seeds: who fails more often, and whose samples end more like the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coopinit_plugin.trial.run import Run
 
 SURE = 0.95  # posterior probability that one start fails more often than the other
 LIKELY = 0.8  # one that is worth more seeds
-MATTERS = 1.15  # times closer to the data at the end; less is not worth a warm-up
+MATTERS = 0.1  # of likeness to the data at the end; less is not worth a warm-up
 STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83)  # 95 % quantiles for 1 to 9 degrees of freedom
 
 
@@ -26,7 +26,7 @@ class Comparison:
         lost_by_other: Runs of the other that were lost.
         of_other: Of how many.
         fails_more: Probability that the one fails more often, uniform priors.
-        closer: How many times closer to the data the other ends: geometric mean over seeds usable in both; NaN if none.
+        gain: How much more like the data the other ends: mean over seeds usable in both; NaN if none.
         low: Lower end of its 90 % interval.
         high: Upper end.
         seeds: Usable in both.
@@ -37,7 +37,7 @@ class Comparison:
     lost_by_other: int
     of_other: int
     fails_more: float
-    closer: float
+    gain: float
     low: float
     high: float
     seeds: int
@@ -47,11 +47,11 @@ class Comparison:
         """Of the other start: "better", "worse", "perhaps" better, or "same"."""
         if self.fails_more >= SURE or self.fails_more <= 1 - SURE:
             return "better" if self.fails_more > 0.5 else "worse"
-        if self.closer >= MATTERS and self.low > 1:
+        if self.gain >= MATTERS and self.low > 0:
             return "better"
-        if self.closer <= 1 / MATTERS and self.high < 1:
+        if self.gain <= -MATTERS and self.high < 0:
             return "worse"
-        return "perhaps" if self.fails_more >= LIKELY or self.closer >= MATTERS else "same"
+        return "perhaps" if self.fails_more >= LIKELY or self.gain >= MATTERS else "same"
 
 
 def compare(runs: Sequence[Run], one: str, other: str) -> Comparison:
@@ -59,14 +59,12 @@ def compare(runs: Sequence[Run], one: str, other: str) -> Comparison:
     a, b = ({run.seed: run for run in runs if run.arm == arm and run.decided} for arm in (one, other))
     lost, lost_by_other = (sum(not run.usable for run in arm.values()) for arm in (a, b))
     both = [seed for seed in a if seed in b and a[seed].usable and b[seed].usable]
-    logs = [math.log(max(a[seed].end("distance"), 1e-9) / max(b[seed].end("distance"), 1e-9)) for seed in both]
-    centre = mean(logs) if logs else math.nan
-    spread = math.inf
-    if len(logs) > 1:
-        spread = STUDENT[min(len(logs) - 2, len(STUDENT) - 1)] * stdev(logs) / math.sqrt(len(logs))
-    interval = (math.exp(max(centre - spread, -700)), math.exp(min(centre + spread, 700)))
+    gains = [b[seed].end("likeness") - a[seed].end("likeness") for seed in both]
+    gain, half = mean(gains) if gains else math.nan, math.inf
+    if len(gains) > 1:
+        half = STUDENT[min(len(gains) - 2, len(STUDENT) - 1)] * stdev(gains) / math.sqrt(len(gains))
     more = _more_often(lost, len(a), lost_by_other, len(b))
-    return Comparison(lost, len(a), lost_by_other, len(b), more, math.exp(centre), *interval, len(both))
+    return Comparison(lost, len(a), lost_by_other, len(b), more, gain, gain - half, gain + half, len(both))
 
 
 def _more_often(lost: int, of: int, lost_by_other: int, of_other: int) -> float:

@@ -14,10 +14,11 @@ from coopinit_plugin.trial.readings import Reading
 Curves = Mapping[str, Sequence[tuple[float, Reading]]]  # of each run: (where on the axis, what was read there)
 
 CURVES = {  # what is drawn: its title, and its value for real data
-    "distance": ("Distance to the data, σ", 0.0),
+    "likeness": ("Likeness: mean of the next three", 1.0),
+    "precision": ("Precision: samples among the data", 1.0),
+    "coverage": ("Coverage: data that samples reach", 1.0),
     "diversity": ("Diversity, of the data's", 1.0),
-    "coverage": ("Data covered", 1.0),
-    "precision": ("Samples among the data", 1.0),
+    "distance": ("Distance to the data, σ", 0.0),
 }
 COLOURS = {"random": "#868e96", "hand-over": "#1971c2", "warm start": "#d9480f"}
 
@@ -28,27 +29,39 @@ def draw_curves(path: Path, curves: Curves, axis: str, title: str = "") -> Path:
     Raises:
         CoopInitError: if matplotlib is not installed or the file cannot be written.
     """
-    try:
-        import matplotlib.style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CoopInitError("Pictures need matplotlib, which is not installed: pip install matplotlib") from error
+    if not matplotlib_is_there():
+        raise CoopInitError("Pictures need matplotlib, which is not installed: pip install matplotlib")
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(10, 5.6), dpi=100, layout="constrained")
-        figure.suptitle(textwrap.fill(title, 105), x=0.02, ha="left", fontsize=12, parse_math=False)
-        for axes, (name, (heading, real)) in zip(figure.subplots(2, 2).flat, CURVES.items(), strict=True):
+        figure = Figure(figsize=(13, 5.6), dpi=100, layout="constrained")
+        figure.suptitle(textwrap.fill(title, 135), x=0.02, ha="left", fontsize=12, parse_math=False)
+        *panels, spare = figure.subplots(2, 3).flat
+        spare.axis("off")
+        for axes, (name, (heading, real)) in zip(panels, CURVES.items(), strict=True):
             axes.set_title(heading, fontsize=13, loc="left")
             axes.set_xlabel(axis, fontsize=11)
             axes.spines[["top", "right"]].set_visible(False)
             axes.axhline(real, color="#adb5bd", linewidth=1, linestyle=":")
             _lines(axes, name, curves)
-        figure.axes[0].legend(frameon=False, fontsize=11)
+        spare.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=12, loc="upper left")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, format="png")
         except OSError as error:
             raise CoopInitError(f"{path} cannot be written ({error.strerror or error}). Give another path.") from error
     return path
+
+
+def matplotlib_is_there() -> bool:
+    """Whether it can be imported; imports it."""
+    try:
+        import matplotlib.backends.backend_agg
+        import matplotlib.style  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _lines(axes: Any, name: str, curves: Curves) -> None:

@@ -1,4 +1,4 @@
-"""What a run of a pilot costs, and how it stands on the way."""
+"""What a pilot and its runs cost, and how a run stands on the way."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from coopinit_plugin.trial.readings import END, Reading, alarms, scores
 
 POINTS = 12  # readings of a run
 MEASURING = 0.04  # of a run's time may go into the readings, those to come included
+BESIDE = 0.93  # of the minutes is on the runs' clocks, until it is known; readings take most of the rest
+REPORT = 3.0  # seconds kept for writing the report, or a tenth of what is left
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,30 @@ class Clock:
         return (self.seconds if self._by_clock else self.charged) / self.budget
 
 
+class TimeLeft:
+    """Of the pilot's minutes, if they are bounded; `spent` seconds went before an interruption."""
+
+    def __init__(self, minutes: float | None, spent: float) -> None:
+        self._began = time.monotonic() - spent
+        self._all = 60 * minutes if minutes else math.inf
+        self._clocks, self._wall = BESIDE, 1.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._began
+
+    @property
+    def for_runs(self) -> float:
+        """Seconds that are left for the clocks of the runs."""
+        left = self._all - self.spent
+        return self._clocks / self._wall * (left - min(REPORT, left / 10))
+
+    def learn(self, clock: float, wall: float) -> None:
+        """A run of so many seconds by its own clock has taken so many in all."""
+        self._clocks, self._wall = self._clocks + clock, self._wall + wall
+
+
 class Gauge:
     """Reads a run's state now and then, and leaves everything as it was.
 
@@ -94,12 +120,19 @@ class Gauge:
         self.readings, self.seconds = readings, 0.0
 
     def read_if_due(self, step: int) -> None:
-        """Read at every twelfth of the budget; before its last quarter only if that takes little of the time."""
-        share, one = self._clock.share, self.seconds / len(self.readings)
-        cheap = share >= END or self.seconds + 5 * one < MEASURING * self._clock.seconds
-        if self._next <= share < 1 and cheap:
+        """Read at every twelfth of the budget that the readings' share of the time allows.
+
+        If the budget is in iterations, the last quarter is read whatever that takes, so that the same seeds end alike.
+        """
+        share = self._clock.share
+        if self._next <= share < 1 and ((share >= END and not self._plan.by_clock) or self._affordable(share)):
             self.read(step)
             self._next = (math.floor(share * POINTS + 1e-6) + 1) / POINTS
+
+    def _affordable(self, share: float) -> bool:
+        """Whether this reading, the last quarter's and the final one take little of what the run will have taken."""
+        to_come = 2 if share >= END else 2 + POINTS * (1 - END)
+        return self.seconds * (1 + to_come / len(self.readings)) < MEASURING * self._clock.seconds / share
 
     @torch.no_grad()
     def read(self, step: int) -> None:

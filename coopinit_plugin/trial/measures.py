@@ -17,6 +17,7 @@ from coopinit_plugin.nests import describe, move
 
 NEIGHBOURS = 5
 COMPONENTS = 32
+ALIKE = 0.2  # of the mean distance between real samples; closer ones are alike
 CPU = torch.device("cpu")
 FEWEST = 16  # real samples; with fewer a neighbourhood means nothing
 
@@ -30,12 +31,16 @@ class Measured:
     Attributes:
         distance: Sliced Wasserstein-2 distance, in σ of the data.
         energy: Energy coefficient (Székely and Rizzo 2013): 0 for equal distributions, 1 for ones far apart.
-        precision: Share of generated samples that lie among real ones (Kynkäänniemi et al. 2019).
-        recall: Share of real samples that lie among generated ones.
-        density: How many real neighbourhoods a generated sample lies in, over those it could (Naeem et al. 2020).
+        precision: Share of generated samples that lie among real ones and have real ones among themselves (symmetric,
+            Khayatkhoei and AbdAlmageed 2023). The second part is what the precision of Kynkäänniemi et al. 2019 lacks:
+            in many dimensions a point near the data's mean lies in the neighbourhood of nearly all real samples.
+        recall: The same of real samples among generated ones.
+        density: How many real neighbourhoods a generated sample lies in, over those it could (Naeem et al. 2020); more
+            than 1 near the data's mean.
         coverage: Share of real samples with a generated one in their neighbourhood.
-        diversity: Effective number of different samples over that of as many real ones, at most 1: order-2 Vendi score
-            (Friedman and Dieng 2023) with a Gaussian kernel as wide as a real sample is from its neighbour.
+        diversity: Effective number of different samples over that of as many real ones, at most 1: the order-0
+            diversity of Leinster and Cobbold 2012, less 1. Two samples are the more alike, by a Gaussian kernel, the
+            closer they are beside a fifth of what real ones lie apart on average.
     """
 
     distance: float
@@ -45,6 +50,11 @@ class Measured:
     density: float
     coverage: float
     diversity: float
+
+    @property
+    def likeness(self) -> float:
+        """Mean of precision, coverage and diversity: real samples have almost 1, an untrained G almost 0."""
+        return (self.precision + self.coverage + self.diversity) / 3
 
 
 class PrincipalComponents:
@@ -95,8 +105,6 @@ class Measures:
         apart = torch.cdist(self._real, self._real)
         self._radii = _kth(apart)
         self._apart = float(apart.sum() / (count * (count - 1)))
-        near = float(_kth(apart, 1).median())
-        self._width = max(near, 0.05 * self._apart, 1e-12)
         self._different: dict[int, float] = {}
 
     def __len__(self) -> int:
@@ -121,13 +129,14 @@ class Measures:
         return Measured(
             distance=float(self._sliced.between(projected, self._sorted[places])),
             energy=min(1.0, max(0.0, 1 - (own + self._apart) / (2 * max(across, 1e-12)))),
-            diversity=min(1.0, self._number(apart) / self._real_number(n)),
+            diversity=min(1.0, max(0.0, self._number(apart)) / max(self._real_number(n), 1e-12)),
             **_fidelity(in_real, in_fake),
         )
 
     def _number(self, apart: Tensor) -> float:
-        """The order-2 Vendi score of samples with these distances: N² over the sum of squared kernel values."""
-        return len(apart) ** 2 / float((apart / self._width).square().neg().exp().sum())
+        """How many different samples there are beside the first one, from the distances between all."""
+        alike = (apart / max(ALIKE * self._apart, 1e-12)).square().neg().clamp_min(-50).exp()  # no denormal numbers
+        return float(alike.sum(1).reciprocal().sum()) - 1
 
     def _real_number(self, n: int) -> float:
         """That of n real samples, or of all if there are fewer."""
@@ -160,12 +169,17 @@ def _fidelity(in_real: Tensor, in_fake: Tensor, k: int = NEIGHBOURS) -> dict[str
 
     A point lies in a ball of the other set if it is no further from its centre than the centre's k-th neighbour.
     """
+    coverage = _share(in_real.any(1))
     return {
-        "precision": float(in_real.any(0).float().mean()),
-        "recall": float(in_fake.any(1).float().mean()),
+        "precision": min(_share(in_real.any(0)), _share(in_fake.any(0))),
+        "recall": min(_share(in_fake.any(1)), coverage),
         "density": float(in_real.sum(0).float().mean() / k),
-        "coverage": float(in_real.any(1).float().mean()),
+        "coverage": coverage,
     }
+
+
+def _share(found: Tensor) -> float:
+    return float(found.float().mean())
 
 
 def _kth(apart: Tensor, k: int = NEIGHBOURS) -> Tensor:

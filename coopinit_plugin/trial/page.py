@@ -35,6 +35,7 @@ def page(report: Any) -> str:
         version=__version__,
         curves=curves,
         panels=[(title, markup(picture)) for title, picture in panels(report)],
+        measures=list(CURVES),
         css={arm: arm.replace(" ", "-") for arm in COLOURS},
         measuring=sum(run.measuring for run in report.runs) / max(sum(run.seconds for run in report.runs), 1e-9),
         said=said,
@@ -44,7 +45,7 @@ def page(report: Any) -> str:
 def said(value: Any) -> str:
     """A value of a table, as it is shown."""
     if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        return "–" if math.isnan(value) else f"{round(value, 3):.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return str(value)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -26,7 +25,8 @@ from coopinit_plugin.method.kept import kept
 from coopinit_plugin.result.thumbnails import pack, preview
 from coopinit_plugin.trial.asked import FEWEST_STEPS, checked_seeds
 from coopinit_plugin.trial.data import parted
-from coopinit_plugin.trial.gauge import Clock, Plan
+from coopinit_plugin.trial.drawing import matplotlib_is_there
+from coopinit_plugin.trial.gauge import REPORT, Clock, Plan, TimeLeft
 from coopinit_plugin.trial.making import check_make, made
 from coopinit_plugin.trial.measures import FEWEST, Features, Measured, Measures
 from coopinit_plugin.trial.report import PilotReport
@@ -36,8 +36,6 @@ from coopinit_plugin.warmup import warm_start
 
 BAR = "{desc} {percentage:3.0f} % |{bar}| {elapsed}, {remaining} left{postfix}"
 READING = 0.1  # of the minutes may go into reading the data
-BESIDE = 0.95  # of the minutes is for the runs; readings take most of the rest
-REPORT = 3.0  # seconds kept for writing the report, or a tenth of what is left
 
 
 def pilot(
@@ -111,6 +109,8 @@ def pilot(
     chosen = checked_seeds(make, train_step, minutes, iterations, seeds)
     store = Store(output_dir, resume, chosen, {**asdict(config), "iterations": iterations})
     time_left = TimeLeft(minutes, sum(run.seconds + run.measuring for run in store.runs))
+    if output_dir is not None:
+        matplotlib_is_there()  # imported now, while there is time for it
     with torch.inference_mode(False), torch.enable_grad(), borrowed_randomness(0, loader):
         data, held = parted(loader, READING * 60 * (minutes or 10))
         plan, real, samples = _planned(
@@ -124,25 +124,6 @@ def pilot(
     if output_dir is not None:
         report.save(output_dir)
     return report
-
-
-class TimeLeft:
-    """Of the pilot's minutes, if they are bounded; `spent` seconds went before an interruption."""
-
-    def __init__(self, minutes: float | None, spent: float) -> None:
-        self._began = time.monotonic() - spent
-        self._all = 60 * minutes if minutes else math.inf
-
-    @property
-    def spent(self) -> float:
-        """Seconds so far."""
-        return time.monotonic() - self._began
-
-    @property
-    def for_runs(self) -> float:
-        """Seconds that are left for the runs themselves."""
-        left = self._all - self.spent
-        return BESIDE * (left - min(REPORT, left / 10))
 
 
 def _run_all(
@@ -162,7 +143,7 @@ def _run_all(
             shared = len(arms) * (len(seeds) - index) - len(there)
             budget = float(iterations or time_left.for_runs / max(shared, 1))
             if not store.runs and not iterations and budget < FEWEST_STEPS * step:
-                least = 1.2 * FEWEST_STEPS * step * shared / 60 + REPORT / 60
+                least = (time_left.spent + 1.3 * FEWEST_STEPS * step * shared + REPORT) / 60
                 raise CoopInitError(
                     f"train_step takes {step:.2g} s, but a run has {max(budget, 0):.2g} s, for {len(arms)} starts with "
                     f"{len(seeds)} seeds share the time. Give at least minutes={least:.2g}, or fewer seeds."
@@ -175,7 +156,9 @@ def _run_all(
                 def show(share: float, done: int = done) -> None:
                     bar.update(done + min(share, 1.0) - bar.n)
 
+                began = time_left.spent
                 store.keep(run_once(plan, arm, seed, budget, show))
+                time_left.learn(store.runs[-1].seconds, time_left.spent - began)
                 show(1.0)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.trial.drawing import draw_curves
+from coopinit_plugin.trial.drawing import CURVES, draw_curves
 from coopinit_plugin.trial.measures import Measured
 from coopinit_plugin.trial.page import page, said
 from coopinit_plugin.trial.run import ARMS, Run
@@ -79,7 +79,7 @@ class PilotReport:
         for arm in self.arms:
             runs = [run for run in self.of(arm) if run.decided]
             row: dict[str, Any] = {"start": arm, "usable": f"{sum(r.usable for r in runs)} of {len(runs)}"}
-            for name in ("distance", "diversity", "coverage", "precision", "energy"):
+            for name in CURVES:
                 row[name] = _median(run.end(name) for run in runs)
             row["iterations"] = _median(run.iterations for run in runs)
             row["warm-up, s"] = _median(run.warm_seconds for run in runs)

@@ -13,7 +13,7 @@ from coopinit_plugin.trial.run import ARMS, LONGEST, Run
 
 HEAVY = 0.2  # of the budget in the warm-up; a real run is longer
 KINDS = {"better": "use", "worse": "harm", "perhaps": "unclear", "same": "no benefit"}
-AS_GOOD = 1.05  # times the distance at the random start's end: as good as that
+AS_GOOD = 0.98  # of the likeness at the random start's end: as good as that
 LOSSES = {"collapsed": "collapsed", "far": "stayed far from the data", "diverged": "diverged", "refused": "was refused"}
 
 
@@ -71,8 +71,8 @@ def decide(runs: Sequence[Run], config: WarmStartConfig) -> Verdict:
             f"{hand.lost_by_other} of {hand.of_other} runs after it were lost, {pays.lost_by_other} of {pays.of_other}"
         )
         notes = (
-            f"Hand-over alone does a part of it: {part} after a warm-up, which ends {more.closer:.2f} times closer. "
-            "In a longer run it may catch up.",
+            f"Hand-over alone does a part of it: {part} after a warm-up, which ends {_points(more.gain)} more like the "
+            "data. In a longer run it may catch up.",
             *notes,
         )
     return Verdict(kind, f"{before}{_against(runs, seen, arm)}{after}", notes)
@@ -93,16 +93,18 @@ def _against(runs: Sequence[Run], seen: Comparison, arm: str) -> str:
             else f"No random start was lost, but {seen.lost_by_other} of {seen.of_other} runs {after}."
         )
     if seen.seeds > 1:
-        times, (low, high) = seen.closer, (seen.low, seen.high)
-        if times >= 1:
-            how = "closer to"
-        else:
-            times, low, high, how = 1 / times, 1 / high, 1 / low, "farther from"
+        sign, how = (1, "more") if seen.gain >= 0 else (-1, "less")
+        low, high = sorted((sign * seen.low, sign * seen.high))
         words.append(
-            f"Runs {after} end {times:.2f} times {how} the data (90 % interval {low:.2f} to {high:.2f}, "
-            f"{seen.seeds} seeds)."
+            f"Runs {after} end {_points(sign * seen.gain)} {how} like the data (90 % interval {100 * low:.0f} to "
+            f"{100 * high:.0f}, {seen.seeds} seeds)."
         )
     return " ".join(words) or f"Only {seen.seeds} seed is usable in both."
+
+
+def _points(likeness: float) -> str:
+    """A difference of likeness, as it is said."""
+    return f"{100 * likeness:.0f} points of 100"
 
 
 def _lost(runs: Sequence[Run], arm: str) -> str:
@@ -153,19 +155,19 @@ def _sooner(runs: Sequence[Run], ours: str) -> str:
     """At which share of its cost the warm start is as good as the random start's end."""
     shares = []
     for run in (run for run in runs if run.arm == ARMS[0] and run.usable):
-        level = AS_GOOD * run.end("distance")
+        level = AS_GOOD * run.end("likeness")
         for other in (other for other in runs if other.arm == ours and other.seed == run.seed and other.usable):
             first, then = reached(run, level), reached(other, level)
             shares += [then / first] if first and then else []
     if not shares or not 0.05 < (share := median(shares)) < 0.8:
         return ""
     end = f"at {share:.0%} of the cost (median of {len(shares)} seeds)"
-    return f"It is as close to the data as the random start's end {end}."
+    return f"It is as much like the data as the random start's end {end}."
 
 
 def reached(run: Run, level: float) -> float | None:
-    """The cost at which a run was first this close to the data."""
-    return next((reading.cost for reading in run.readings if reading.distance <= level and reading.cost > 0), None)
+    """The cost at which a run was first this much like the data."""
+    return next((reading.cost for reading in run.readings if reading.likeness >= level and reading.cost > 0), None)
 
 
 def _errors(runs: Sequence[Run]) -> str:

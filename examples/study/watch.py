@@ -1,14 +1,14 @@
 """How early, and how surely, does the watch call a run that ends lost? ``python -m examples.study.watch OUTPUT.csv``.
 
-Each run is a setting of the study from a random or a warm start, watched every 25 iterations. It is lost where it ends
-with under 5 % of the modes. A row a run; a run that is there already is not run again.
+Each run is a setting of the study from a random or a warm start, watched 48 times. It is lost if it ends with under 5 %
+of the modes. A row a run; a run that is there already is not run again.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
-import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from examples.study.objectives import OBJECTIVES
 from examples.study.once import BATCH, COLLAPSED, SCALES, Run, quiet
 from examples.study.plans import Setting
 
-EVERY = 25  # iterations between calls
+CALLS = 48  # of the watch in a run
 SETTINGS = [
     *itertools.product(["digits"], ["none", "spectral", "batch"], ["non_saturating", "hinge"]),
     *itertools.product(["series", "grid100"], ["none", "batch"], ["non_saturating"]),
@@ -32,14 +32,15 @@ def watched(task: str, norm: str, objective: str, start: str, seed: int, iterati
     if start == "warm":
         config = coopinit_plugin.WarmStartConfig(handover=run.objective.word, seed=seed)
         coopinit_plugin.warm_start(run.G, run.D, run.loader, config=config, progress=False)
-    watch = coopinit_plugin.Watch(run.task.data[-512:].split(64), every=EVERY)
+    every = max(1, iterations // CALLS)
+    watch = coopinit_plugin.Watch(run.task.data[-512:].split(64), every=every)
     stage = run.adversarial(run.G, run.D, run.objective)
     called = ""
     words = ""
     for iteration in range(iterations + 1):
         if iteration:
             next(stage)
-        if iteration % EVERY == 0:
+        if iteration % every == 0:
             state = torch.get_rng_state()
             with torch.no_grad():
                 warnings = watch(fake=run.G(torch.randn(BATCH, *run.task.latent)), step=iteration).warnings
@@ -65,21 +66,30 @@ def table(rows: list[dict[str, str]]) -> str:
     )
 
 
-def main(path: Path, seeds: int = 2, iterations: int = 1200) -> None:
+def main() -> None:
     """Run what is missing, and print the table."""
-    done = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+    known = argparse.ArgumentParser(prog="python -m examples.study.watch", description=__doc__.split("``")[0])
+    known.add_argument("table", type=Path)
+    known.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    known.add_argument("--iterations", type=int, default=1200)
+    known.add_argument(
+        "--only", nargs=3, action="append", metavar=("TASK", "NORM", "LOSS"), help="default: all of them"
+    )
+    options = known.parse_args()
+    done = list(csv.DictReader(options.table.open(encoding="utf-8"))) if options.table.exists() else []
     there = {tuple(row[name] for name in FIELDS[:5]) for row in done}
-    with path.open("a", encoding="utf-8", newline="") as file:
+    with options.table.open("a", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if not done:
             rows.writeheader()
-        for seed, start, setting in itertools.product(range(seeds), ["random", "warm"], SETTINGS):
+        settings = map(tuple, options.only or SETTINGS)
+        for seed, start, setting in itertools.product(options.seeds, ["random", "warm"], settings):
             if (*setting, start, str(seed)) not in there:
                 with quiet():
-                    rows.writerow(watched(*setting, start, seed, iterations))
+                    rows.writerow(watched(*setting, start, seed, options.iterations))
                 file.flush()
-    print(table(list(csv.DictReader(path.open(encoding="utf-8")))))
+    print(table(list(csv.DictReader(options.table.open(encoding="utf-8")))))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main()

@@ -9,6 +9,8 @@ import torch
 
 from coopinit_plugin import CoopInitError
 from coopinit_plugin.trial.measures import Measures, PrincipalComponents, fidelity
+from examples.helpers.digits import StackedDigits
+from examples.study.networks import images
 
 REAL = torch.randn(800, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.2, 2, 4)
 
@@ -37,6 +39,34 @@ def test_lost_modes_show_in_the_diversity_and_far_samples_in_the_energy():
     far = measures(real[400:] + 100)
     assert far.energy > 0.9
     assert far.precision == far.coverage == 0
+
+
+def test_samples_near_the_mean_are_not_among_the_data():
+    """Nearly every real sample has the mean in its neighbourhood in many dimensions."""
+    real = torch.randn(800, 64, generator=torch.Generator().manual_seed(2))
+    found = Measures(real[:400])(0.1 * real[400:])
+    assert found.density > 3
+    assert found.precision == found.recall == 0
+    assert found.diversity < 0.05
+
+
+def test_stacked_digits_are_ordered_as_by_their_modes():
+    real = StackedDigits(1536).images
+    measures = Measures(real[:512])
+    torch.manual_seed(0)
+    untrained = images(8, "none", 0.5, 0.5, False)[0](torch.randn(512, 64, 1, 1)).detach()
+    few = [real[512:][torch.randint(modes, (512,))] for modes in (200, 50, 10, 1)]
+    found = [measures(x) for x in (real[1024:], *few)]
+    for name in ("diversity", "coverage"):
+        values = [getattr(measured, name) for measured in found]
+        assert values[0] > 0.95, name
+        assert values == sorted(values, reverse=True), name
+        assert values[2] < 0.5, name
+        assert values[-1] < 0.05, name
+        assert getattr(measures(untrained), name) < 0.25, name
+    assert found[0].precision > 0.9
+    assert measures(untrained).precision < 0.05
+    assert measures(untrained).diversity < 0.05
 
 
 def test_few_samples_are_measured_against_as_many_real_ones():

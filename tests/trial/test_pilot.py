@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from trials import data, make, step
 import coopinit_plugin
 from coopinit_plugin import CoopInitError, WarmStartConfig, pilot
 from coopinit_plugin.cli import main
+from coopinit_plugin.trial import gauge
 from coopinit_plugin.trial.run import ARMS
+from examples.study.pilots import TASKS, table
 
 SMALL = {"iterations": 24, "seeds": 2, "handover": "logistic", "progress": False}
 SHORT = {**SMALL, "seeds": 1}
@@ -51,7 +54,7 @@ def test_the_arms_run_in_turn_at_the_same_cost(report):
 def test_the_verdict_in_words_and_as_a_table(report):
     told = str(report[0])
     assert report[0].verdict in told
-    assert re.search(r"^start +usable +distance", told, re.MULTILINE)
+    assert re.search(r"^start +usable +likeness", told, re.MULTILINE)
     assert re.search(r"^warm start +\d of 2", told, re.MULTILINE)
     assert report[0].kind in ("use", "hand-over", "no benefit", "harm", "unclear", "nothing worked")
 
@@ -74,7 +77,7 @@ def test_one_page_that_loads_nothing_a_picture_and_rows(report):
     assert page.outside == []
     assert "script" not in page.tags
     assert "url(" not in html
-    assert page.tags.count("svg") == 4 + 4  # curves, panels of points
+    assert page.tags.count("svg") == 5 + 4  # curves, panels of points
     assert "prefers-color-scheme: dark" in html
     assert "width=device-width" in html
     assert (folder / "pilot.png").read_bytes().startswith(b"\x89PNG")
@@ -124,6 +127,52 @@ def test_minutes_are_kept_in_equal_parts():
     assert len(budgets) == 1
     assert all(run.seconds >= run.budget for run in report.runs)
     assert 3 * budgets.pop() < 60 * 0.15
+
+
+def test_the_time_is_planned_by_what_runs_take_beside_their_clocks(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(gauge, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    left = gauge.TimeLeft(minutes=2, spent=20)
+    assert left.spent == 20
+    assert left.for_runs == pytest.approx(0.93 * (100 - 3))
+    now[0] = 50.0
+    left.learn(clock=19.07, wall=39.0)
+    assert left.for_runs == pytest.approx(0.5 * (50 - 3))
+    now[0] = 95.0  # 5 seconds left, a tenth of them for the report
+    assert left.for_runs == pytest.approx(0.5 * 4.5)
+
+
+@pytest.mark.parametrize(
+    ("by_clock", "one", "read"), [(True, 0.1, 11), (True, 1.0, 2), (True, 3.0, 0), (False, 3.0, 3)]
+)
+def test_readings_that_take_long_are_taken_less_often(by_clock, one, read):
+    clock = gauge.Clock(100.0, by_clock)
+    reads = []
+
+    class Slow(gauge.Gauge):
+        def __init__(self):
+            self._clock, self._plan, self._next = clock, SimpleNamespace(by_clock=by_clock), 1 / 12
+            self.readings, self.seconds = [0], one
+
+        def read(self, step):
+            reads.append(step)
+            self.readings.append(step)
+            self.seconds += one
+
+    slow = Slow()
+    for iteration in range(1, 101):
+        clock.seconds = clock.charged = float(iteration)
+        slow.read_if_due(iteration)
+    assert len(reads) == read
+
+
+def test_the_studys_table_of_verdicts():
+    row = {"task": "easy", "verdict": "no benefit"}
+    assert table([row, row, {"task": "easy", "verdict": "unclear"}]) == "easy: 'no benefit' in 2 of 3, 'unclear' in 1."
+    for task in TASKS.values():
+        G, D, *adams = task.make(0)
+        x = task.data(0)[:8]
+        assert all(loss.isfinite() for loss in task.step(G, D, [x], *adams))
 
 
 def test_the_hand_over_alone_needs_no_third_arm():
