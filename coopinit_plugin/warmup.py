@@ -29,7 +29,7 @@ from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, random_state, set_random_state
 from coopinit_plugin.loop import iterate
-from coopinit_plugin.method.hand_over import hand_over, restored_sizes, slowed_generator
+from coopinit_plugin.method.hand_over import follows_a_source, hand_over, restored_sizes, slowed_generator
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.result.files import CONFIG
@@ -190,7 +190,10 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> di
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
         resized = restored_sizes(still, few, state.sizes["D"])
-        slowed = slowed_generator(still, few[-1][1], state.sizes["G"])
+        x, z, batch = few[-1]
+        with kept(partial(set_random_state, random_state([]), [])):
+            again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
+        slowed = 0 if follows_a_source(z, again) else slowed_generator(still, z, state.sizes["G"])
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)

@@ -93,6 +93,19 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
     return set_sizes(pair.G, wanted, [partial(samples, True), partial(samples, False)], pass_on=False)
 
 
+def follows_a_source(z: Any, again: Any) -> bool:
+    """Whether G starts from an image or a series that is given, as in translation from one domain to another.
+
+    Such a G has more to learn from the adversarial loop than the data's distribution: what belongs to which source.
+
+    Args:
+        z: Latents of one batch.
+        again: Others of the same batch: what is alike in both is no noise.
+    """
+    pairs = zip(tree_leaves(z), tree_leaves(again), strict=True)
+    return any(a.ndim > 2 and a.is_floating_point() and torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
+
+
 def hand_over(
     pair: Pair,
     still: Pair,

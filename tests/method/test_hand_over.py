@@ -7,9 +7,9 @@ import torch
 from networks import conv_pair, hooks, images, mlp_pair, short, vectors
 from torch import nn
 
-from coopinit_plugin import CoopInitError, WarmStartConfig, warm_start
+from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
 from coopinit_plugin.calling.adapter import bound
-from coopinit_plugin.method.hand_over import SLOWER, slowed_generator
+from coopinit_plugin.method.hand_over import SLOWER, follows_a_source, slowed_generator
 from coopinit_plugin.method.layer_sizes import layer_sizes
 
 
@@ -39,6 +39,28 @@ def test_a_g_without_norms_and_frozen_parameters_stay_as_they_are():
     frozen = normed()
     frozen[0].bias.requires_grad_(False)
     assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(frozen)) == 0
+
+
+@pytest.mark.parametrize(("source", "slowed"), [(True, 0), (False, 1)])
+def test_a_g_that_translates_keeps_its_speed(source, slowed):
+    G = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)
+    )
+    D = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(36, 1))
+    pairs = [{"A": torch.randn(16, 1, 8, 8), "B": torch.randn(16, 1, 8, 8)} for _ in range(4)]
+    adapter = Adapter(
+        real=lambda batch: batch["B"], latent=lambda n, device, batch: batch["A"] if source else torch.randn(n, 1, 8, 8)
+    )
+    result = warm_start(G, D, pairs, handover="hinge", config=short(), adapter=adapter, progress=False)
+    assert result.summary["layers_slowed"] == slowed
+
+
+def test_labels_and_codes_beside_the_noise_are_no_source():
+    noise, again = torch.randn(4, 8, 1, 1), torch.randn(4, 8, 1, 1)
+    labels, one_hot, image = torch.arange(4), torch.eye(4), torch.randn(4, 1, 8, 8)
+    for beside in (labels, one_hot, "a word", None):
+        assert not follows_a_source((noise, beside), (again, beside))
+    assert follows_a_source((noise, image), (again, image))
 
 
 @pytest.mark.parametrize(
