@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 
 from tqdm.auto import tqdm
@@ -19,6 +20,7 @@ from coopinit_plugin.state import Stage, State
 
 logger = logging.getLogger(__name__)
 
+SELDOM = 10.0  # seconds between two lines of the bar in a file or a pipe, where none replaces the one before
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
 
 
@@ -33,6 +35,8 @@ def iterate(state: State, stage: Stage, step_seconds: float) -> tuple[str, float
     goal, hidden = GOAL if config.iterations == "auto" else None, not (stage.progress and run.is_main)
     most = config.most_iterations
     with tqdm(total=most, initial=len(state.history), desc="warm-up", bar_format="{desc}", disable=hidden) as bar:
+        if not (hidden or hasattr(bar, "container") or sys.stderr.isatty()):  # neither in a notebook nor in a terminal
+            bar.mininterval = SELDOM
         while len(state.history) < most:
             report = _iteration(state, stage, before - began)
             now = began + report.seconds - before

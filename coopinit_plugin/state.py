@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.calling.adapter import Adapter, bound
+from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
@@ -36,6 +36,12 @@ from coopinit_plugin.nests import move
 from coopinit_plugin.result.step_report import StepReport
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN = (
+    "Which adversarial loss follows is not known, so D's logits will get standard deviation 1, which suits none best. "
+    'Say it by one word, warm_start(G, D, loader, handover="logistic") (or "hinge", "least_squares", "wasserstein", '
+    '"relativistic"), or give yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...).'
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,8 @@ def known(
     with untouched(*users):
         unreached = prove(pair, batches.peek(), run.device)
     logger.info("How G and D are called:\n%s", adapter)
-    for warning in (*adapter.warnings, *unreached) if run.is_main else ():
+    unknown = [UNKNOWN] if following_loss(stage.config.handover, adapter)[0] == "unit" else []
+    for warning in (*adapter.warnings, *unreached, *unknown) if run.is_main else ():
         logger.warning(warning)
     return adapter, pair
 

@@ -30,11 +30,6 @@ INVERTED = (
     "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
     "longer, config=WarmStartConfig(iterations=...), or train D alone before G until real samples score higher."
 )
-UNKNOWN = (
-    "Which adversarial loss follows is not known, so D's logits get standard deviation 1, which suits none best. Say "
-    'it by one word, config=WarmStartConfig(handover="logistic") (or "hinge", "least_squares", "wasserstein", '
-    '"relativistic"), or give yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...).'
-)
 
 
 def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
@@ -150,8 +145,6 @@ def hand_over(
 
         affine, moved, worries = fit(still, partial(_scores, still, few), real, fake, best_map)
         real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
-        if loss is None and kind != "wasserstein":
-            worries.append(UNKNOWN)
     if real.mean() < fake.mean():
         worries.append(INVERTED.format(float(real.mean()), float(fake.mean())))
     return {

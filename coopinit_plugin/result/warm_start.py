@@ -15,6 +15,7 @@ from torch import nn
 
 from coopinit_plugin._version import __version__
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.host.checkpoint import NAME as CHECKPOINT
 from coopinit_plugin.host.networks import give_back
 from coopinit_plugin.nests import first_line
 from coopinit_plugin.result import files
@@ -171,6 +172,11 @@ class WarmStart(files.Contents, ModelHubMixin, library_name="coopinit-plugin"):
                 asker: Any = {"library_name": "coopinit-plugin", "library_version": __version__, **download}
                 return Path(hf_hub_download(name, part, **asker))
             if not os.path.isfile(os.path.join(name, part)):
+                if os.path.isfile(os.path.join(name, CHECKPOINT)):
+                    raise CoopInitError(
+                        f"{name} holds an unfinished warm-up. Go on with it: warm_start(..., output_dir={name!r}, "
+                        f"resume=True), or coopinit warm-start ... -o {name} --resume."
+                    )
                 raise CoopInitError(
                     f"{name} has no {part}: no warm start was saved there, or only half of one. Expected "
                     f"{', '.join(files.TENSORS[:2])} and {files.CONFIG}, as result.save_pretrained writes them."

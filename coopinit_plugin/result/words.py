@@ -33,7 +33,7 @@ def standing(history: list[StepReport], most: int, goal: float | None, step_seco
     told = [f"warm-up {newest.iteration}/{most}" + (" at most" if goal is not None else "")]
     if newest.distance is not None and first is not None:
         aim = "" if goal is None else f", goal {goal:.2f}"
-        told.append(f"samples {newest.distance:.2f} σ from your data (start {first:.2f}{aim})")
+        told.append(f"samples {newest.distance:.2f} σ from your data (first {first:.2f}{aim})")
     told.append(costing(newest.seconds / step_seconds))
     while width and len(told) > 1 and len(" · ".join(told)) >= width:
         told.pop()
@@ -50,7 +50,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
     told = [f"{summary['iterations']} iterations" if summary["iterations"] else "the hand-over alone"]
     told.append(costing(summary["cost_in_steps"]))
     if (kept := summary["distance_kept"]) is not None:
-        told.append(f"samples {kept:.2f} σ from your data (start {summary['distance_first']:.2f})")
+        told.append(f"samples {kept:.2f} σ from your data (first {summary['distance_first']:.2f})")
     if (share := summary["among_data"]) is not None:
         told.append(f"{share:.0%} of them among your data (of real ones {summary['among_data_real']:.0%})")
     return f"CoopInit: {', '.join(told)}. {concern(summary) or _next(summary)}"
@@ -77,17 +77,18 @@ def concern(summary: Mapping[str, Any]) -> str | None:
     if summary["stopped_by"] not in ("plateau", "max_iterations") or distance is None or distance <= FAR:
         return None
     return (
-        f"The warm-up ended with generated samples still {distance:.2f} σ from the data; it may not help. If the "
-        "distance was falling, give it more: WarmStartConfig(max_iterations=1000). If it stood still (far-apart "
-        "modes, a strong D), give the chain more: WarmStartConfig(langevin_steps=20)."
+        f"The warm-up ended with generated samples still {distance:.2f} σ from the data; it may not help. If something "
+        "was warned of before it, mend that first. If the distance was falling, give it more: "
+        "WarmStartConfig(max_iterations=1000). If it stood still (far-apart modes, a strong D), give the chain more: "
+        "WarmStartConfig(langevin_steps=20)."
     )
 
 
 def _next(summary: Mapping[str, Any]) -> str:
     share, go_on = summary["among_data"], "Go on with your adversarial loop as it is."
     if share is not None and share < FEW * summary["among_data_real"]:
-        whole = "By mean and spread they are near your data, one by one not among them yet"
-        return f"{whole}: look at result.plot('warm_start.png'). {go_on}"
+        whole = "By mean and spread they are near your data, one by one not among them yet: your loop is there for that"
+        return f"{whole}. {go_on} result.plot('warm_start.png') shows them."
     if summary["stopped_by"] == "max_iterations":
         return f"They may come closer yet: WarmStartConfig(max_iterations={2 * summary['iterations']}). {go_on}"
     close = summary["stopped_by"] == "goal" and share is not None

@@ -266,6 +266,12 @@ def test_a_missing_file_is_named(saved, name):
         WarmStart.from_pretrained(saved)
 
 
+def test_an_unfinished_warm_up_is_said_to_be_one(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(CoopInitError, match=r"holds an unfinished warm-up. Go on with it: .*resume=True.*--resume"):
+        WarmStart.from_pretrained(tmp_path)
+
+
 def test_an_empty_folder_is_no_warm_start(tmp_path):
     with pytest.raises(CoopInitError, match="no warm start was saved there"):
         WarmStart.from_pretrained(tmp_path)

@@ -27,14 +27,14 @@ def row(iteration: int, distance: float | None, seconds: float) -> StepReport:
 
 def test_where_it_stands_in_the_users_terms():
     history = [row(1, None, 0.1), row(2, 1.29, 0.2), row(143, 0.312, 19.0)]
-    told = "warm-up 143/400 at most · samples 0.31 σ from your data (start 1.29, goal 0.20)"
+    told = "warm-up 143/400 at most · samples 0.31 σ from your data (first 1.29, goal 0.20)"
     cost = " · about as costly as 190 of your steps"
     assert standing(history, 400, 0.2, 0.1, None) == told + cost
     assert standing(history, 400, 0.2, 0.1, 120) == told + cost
     assert standing(history, 400, 0.2, 0.1, 80) == told  # the usual terminal
     assert standing(history, 400, 0.2, 0.1, 20) == "warm-up 143/400 at most"
     assert standing(history[:1], 400, None, 0.1, None) == "warm-up 1/400 · about as costly as 1 of your steps"
-    assert "(start 1.29)" in standing(history, 400, None, 0.1, None)
+    assert "(first 1.29)" in standing(history, 400, None, 0.1, None)
 
 
 def test_the_bar_and_the_last_line_say_where_it_stands_and_what_came_out(capfd):
@@ -44,7 +44,7 @@ def test_the_bar_and_the_last_line_say_where_it_stands_and_what_came_out(capfd):
     assert printed == ""
     last_bar, last, *nothing = re.split(r"[\r\n]+", told)[-3:]
     assert re.match(
-        rf"warm-up {EVERY}/{EVERY} · samples \d\.\d\d σ from your data \(start \d\.\d\d\) · about as", last_bar
+        rf"warm-up {EVERY}/{EVERY} · samples \d\.\d\d σ from your data \(first \d\.\d\d\) · about as", last_bar
     )
     assert last == outcome(result.summary)
     assert nothing == [""]
@@ -78,8 +78,22 @@ DONE = {
 }
 
 
+def test_a_log_file_gets_a_line_now_and_then_not_one_an_iteration(capfd):
+    warm_start(*mlp_pair(), vectors(), config=short(iterations=40), adapter=hooks())
+    assert 1 <= capfd.readouterr().err.count("warm-up ") <= 4
+
+
+def test_an_unknown_loss_is_told_of_before_the_first_iteration(caplog):
+    seen = []
+    warm_start(*mlp_pair(), vectors(), config=short(), adapter=hooks(), callback=lambda _: seen.append(caplog.text))
+    assert 'warm_start(G, D, loader, handover="logistic")' in seen[0]
+    caplog.clear()
+    warm_start(*mlp_pair(), vectors(), handover="hinge", config=short(), adapter=hooks())
+    assert "is not known" not in caplog.text
+
+
 def test_close_is_said_only_of_what_lies_among_the_data():
-    told = "CoopInit: 143 iterations, about as costly as 190 of your steps, samples 0.19 σ from your data (start 1.29)"
+    told = "CoopInit: 143 iterations, about as costly as 190 of your steps, samples 0.19 σ from your data (first 1.29)"
     close = told + ", 80% of them among your data (of real ones 90%). They are close to your data."
     assert outcome(DONE) == f"{close} Go on with your adversarial loop as it is."
     around = outcome({**DONE, "among_data": 0.03})
