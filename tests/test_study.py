@@ -20,6 +20,7 @@ from examples.study.__main__ import main
 from examples.study.arms import ARMS
 from examples.study.objectives import OBJECTIVES
 from examples.study.plans import PARTS, Plan, Setting, plans
+from examples.study.real_images import Features, Judge, Set
 from examples.study.summaries import Median, kept_from, late, paired
 from examples.study.table import Table
 
@@ -230,3 +231,15 @@ def test_a_name_that_no_run_has_is_said(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["run", "series", "--only", "nothing like it"])
     assert "no run's name holds 'nothing like it'" in capsys.readouterr().err
+
+
+def test_samples_of_real_images_are_judged_against_those_held_back():
+    torch.manual_seed(0)
+    y = torch.arange(128) % 2
+    x = 0.3 * torch.randn(128, 1, 32, 32) + 0.5 * (2 * y - 1)[:, None, None, None]
+    data = Set(x[:64], y[:64], x[64:], y[64:])
+    judge = Judge(Features(data, epochs=8), data.x, data.held_x)
+    real, lost = judge.measure(data.x), judge.measure(torch.zeros_like(x))
+    assert real["distance"] < 0.4 < 0.8 < lost["distance"]
+    assert real["frechet"] < lost["frechet"]
+    assert set(judge.memory(nn.Sequential(nn.Flatten(), nn.Linear(1024, 1)))) == {"d_memory"}

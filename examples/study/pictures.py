@@ -36,14 +36,14 @@ def draw(kept: Path, rows: Path) -> Figure:
     random, warm = (_first_run(kept, arm) for arm in ("random", "warm"))
     parts = [
         ("Real", kept / "real.npy"),
-        (f"Random start, {_done(random[-1]):,} iterations\n{_told(random[-1], rows)}", random[-1]),
-        (f"Right after the warm-up\n{_told(warm[0], rows)}", warm[0]),
-        (f"Warm start, {_done(warm[-1]):,} iterations\n{_told(warm[-1], rows)}", warm[-1]),
+        (f"Random start{_told(random[-1], rows)}", random[-1]),
+        (f"Right after the warm-up{_told(warm[0], rows)}", warm[0]),
+        (f"Warm start{_told(warm[-1], rows)}", warm[-1]),
     ]
     figure, axes = pyplot.subplots(1, 4, figsize=(12, 3.9), layout="constrained")
     for axis, (title, file) in zip(axes, parts, strict=True):
         axis.imshow(panel(np.load(file)), cmap="gray", vmin=0, vmax=255)
-        axis.set_title(title, fontsize=12, loc="left")
+        axis.set_title(title, fontsize=11, loc="left")
         axis.axis("off")
     return figure
 
@@ -54,14 +54,16 @@ def _done(file: Path) -> int:
 
 
 def _told(file: Path, rows: Path) -> str:
-    """What the row of this reading says."""
+    """The cost of this reading in adversarial iterations, and what its row says."""
     with rows.open(newline="") as table:
         for row in csv.DictReader(table):
             name = "-".join(list(row.values())[: list(row).index("warm_cost")])
             if file.stem.startswith(name + "-") and abs(int(row["cost"]) - int(row["warm_cost"]) - _done(file)) <= 1:
                 if "modes" in row:
-                    return f"{row['modes']} of 1000 modes, Fréchet {int(float(row['frechet'])):,}"
-                return f"Fréchet {float(row['frechet']):,.1f}"
+                    found = f"{row['modes']} of 1000 modes ({row['modes_of_quality']} read surely)"
+                else:
+                    found = f"Fréchet {float(row['frechet']):,.1f}"
+                return f", cost {int(row['cost']):,}\n{found}"
     return ""
 
 

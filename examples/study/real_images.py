@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 from torch.nn.utils.parametrizations import spectral_norm
 
-from coopinit_plugin import SlicedWasserstein
 from coopinit_plugin.trial.measures import PrincipalComponents, fidelity
+from examples.helpers.runs import distance_to
 from examples.study.frechet import frechet, moments
 from examples.study.stacked_mnist import drawn
 from examples.study.whole_run import Run, Task
@@ -118,7 +118,7 @@ class Judge:
         self.features, self.train, self.held = features, train, held
         self.moments = moments(features(held))
         self.space = PrincipalComponents(held)
-        self.sliced = SlicedWasserstein(held)
+        self.distance = distance_to(held)
         print(f"Training against held-back images: frechet {frechet(moments(features(train)), self.moments):.1f}")
 
     def measure(self, fake: Tensor) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Judge:
         near = fidelity(self.space(self.held[:JUDGED]), self.space(fake[:JUDGED]))
         return {
             "frechet": round(frechet(moments(self.features(fake)), self.moments), 1),
-            "distance": round(float(self.sliced(self.held, fake[: len(self.held)])), 4),
+            "distance": round(self.distance(fake), 4),
             **{name: round(value, 3) for name, value in near.items()},
         }
 
