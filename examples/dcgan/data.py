@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from coopinit_plugin import SlicedWasserstein
-from examples.helpers.digits import StackedDigits, modes, readable
+from examples.helpers.digits import StackedDigits, coverage
 from examples.helpers.story import side_by_side
 from examples.study.stacked_mnist import IMAGES, NETS, Judge, images
 
@@ -57,8 +57,8 @@ def digits_task(seed: int) -> Task:
         dataset=StackedDigits(seed=seed),
         size=8,
         samples=10_000,
-        measure=lambda samples: len(modes(samples[readable(samples)]).unique()),
-        score="modes that can be read",
+        measure=lambda samples: coverage(samples)[0],
+        score="modes covered",
         tell=lambda modes: f"{modes:.0f} of 1000 modes",
         about="3 handwritten digits each",
         look=side_by_side,
