@@ -50,7 +50,7 @@ def detected(runs: list[Run], steps: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for run in runs:
         task: Surface = run.task
-        ways = {f"… and a GAN, {run.name.lower()}": task.half_made_up(run.after)}
+        ways = {f"+ GAN, {run.name.lower()}": task.half_made_up(run.after)}
         if not run.warm:
             ways = {"nothing else": task.alone, "flips and turns": task.augmented, **ways}
         for name, way in ways.items():

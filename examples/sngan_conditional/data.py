@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import TensorDataset
 
 from coopinit_plugin import SlicedWasserstein
@@ -18,6 +19,7 @@ from examples.sngan_conditional.networks import Generator
 
 MOST = 174  # images of a class that are judged: as many as there are of the rarest digit
 LEAST = 80  # for the picture
+READABLE = 24  # pixels: smaller images are enlarged smoothly in the picture, so that a person can read digits
 
 
 class Classes:
@@ -75,9 +77,11 @@ class Classes:
 
     def show(self, axes: Axes, samples: Tensor) -> None:
         """A column for each of the first ten classes; several where they are few."""
-        columns, side = min(self.classes, 10), self.shape[-1]
-        wide = 10 // columns
-        rows = samples[: 8 * wide * self.classes].reshape(8, wide, self.classes, *self.shape)[:, :, :columns]
+        columns, wide = min(self.classes, 10), 10 // min(self.classes, 10)
+        shown = samples[: 8 * wide * self.classes]
+        shown = interpolate(shown, scale_factor=max(1, READABLE // self.shape[-1]), mode="bicubic")
+        side = shown.shape[-1]
+        rows = shown.unflatten(0, (8, wide, self.classes))[:, :, :columns]
         cells = np.pad(rows.numpy(), (*((0, 0),) * 4, (0, 1), (0, 1)), constant_values=1)
         picture = cells.transpose(0, 4, 2, 1, 5, 3).reshape(8 * (side + 1), columns * wide * (side + 1), -1)
         axes.imshow((picture.clip(-1, 1) + 1) / 2, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,12 +13,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from examples.dcgan.data import Task, distance_task, folder_task
 from examples.helpers.digits import StackedDigits
 from examples.helpers.runs import Run, compared, parser, refusing_data, report
-from examples.helpers.story import finish
+from examples.helpers.story import finish, show_images, side_by_side
 from examples.study.tasks import photograph_patches
 from examples.stylegan2.model import Discriminator, Generator
 from examples.stylegan2.train import train
 
 BATCH = 16
+SHOWN = 100  # more than a picture has room for
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def main() -> None:
 
     runs = compared(start, options)
     report(runs)
-    finish("small StyleGAN2", runs, options.out / "stylegan2.png")
+    path = options.out / "stylegan2.png"
+    finish("small StyleGAN2", runs, path, show=lambda axes, samples: show_images(axes, task.look(samples[:SHOWN])))
 
 
 def patches_task() -> Task:
@@ -55,7 +58,7 @@ def patches_task() -> Task:
 
 def digits_task() -> Task:
     """Three handwritten digits in three channels; judged by distance, for noise covers hundreds of the modes, too."""
-    return distance_task(StackedDigits(), 8, "3 digits as red, green, blue")
+    return replace(distance_task(StackedDigits(), 8, "3 handwritten digits each"), look=side_by_side)
 
 
 @torch.no_grad()
