@@ -35,7 +35,9 @@ def iterate(state: State, stage: Stage, step_seconds: float) -> tuple[str, float
     goal, hidden = GOAL if config.iterations == "auto" else None, not (stage.progress and run.is_main)
     most = config.most_iterations
     with tqdm(total=most, initial=len(state.history), desc="warm-up", bar_format="{desc}", disable=hidden) as bar:
-        if not (hidden or hasattr(bar, "container") or sys.stderr.isatty()):  # neither in a notebook nor in a terminal
+        if not (
+            hidden or hasattr(bar, "container") or getattr(sys.stderr, "isatty", bool)()
+        ):  # neither in a notebook nor in a terminal
             bar.mininterval = SELDOM
         while len(state.history) < most:
             report = _iteration(state, stage, before - began)

@@ -97,7 +97,7 @@ def follows_a_source(z: Any, again: Any) -> bool:
         z: Latents of one batch.
         again: Others of the same batch: what is alike in both is no noise.
     """
-    pairs = zip(tree_leaves(z), tree_leaves(again), strict=True)
+    pairs = zip(tree_leaves(z), tree_leaves(again), strict=False)  # StyleGAN2 draws one latent or two
     return any(a.ndim > 2 and a.is_floating_point() and torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
 

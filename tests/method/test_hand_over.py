@@ -61,6 +61,7 @@ def test_labels_and_codes_beside_the_noise_are_no_source():
     for beside in (labels, one_hot, "a word", None):
         assert not follows_a_source((noise, beside), (again, beside))
     assert follows_a_source((noise, image), (again, image))
+    assert not follows_a_source([noise], [again, noise])  # as mixing regularisation draws them
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,22 @@ def test_a_log_file_gets_a_line_now_and_then_not_one_an_iteration(capfd):
     assert 1 <= capfd.readouterr().err.count("warm-up ") <= 4
 
 
+def test_a_stream_that_knows_nothing_of_terminals_will_do(monkeypatch):
+    class Written:
+        def __init__(self) -> None:
+            self.text = ""
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr("sys.stderr", stream := Written())
+    warm_start(*mlp_pair(), vectors(), config=short(), adapter=hooks())
+    assert "warm-up" in stream.text
+
+
 def test_an_unknown_loss_is_told_of_before_the_first_iteration(caplog):
     seen = []
     warm_start(*mlp_pair(), vectors(), config=short(), adapter=hooks(), callback=lambda _: seen.append(caplog.text))
