@@ -35,9 +35,8 @@ def iterate(state: State, stage: Stage, step_seconds: float) -> tuple[str, float
     goal, hidden = GOAL if config.iterations == "auto" else None, not (stage.progress and run.is_main)
     most = config.most_iterations
     with tqdm(total=most, initial=len(state.history), desc="warm-up", bar_format="{desc}", disable=hidden) as bar:
-        if not (
-            hidden or hasattr(bar, "container") or getattr(sys.stderr, "isatty", bool)()
-        ):  # neither in a notebook nor in a terminal
+        in_place = hasattr(bar, "container") or getattr(sys.stderr, "isatty", bool)()  # in a notebook, in a terminal
+        if not (hidden or in_place):
             bar.mininterval = SELDOM
         while len(state.history) < most:
             report = _iteration(state, stage, before - began)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,13 @@ from coopinit_plugin.host.copies import checked, copies, moved
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
-from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, random_state, set_random_state
+from coopinit_plugin.host.randomness import (
+    borrowed_randomness,
+    loader_generators,
+    random_state,
+    randomness,
+    set_random_state,
+)
 from coopinit_plugin.loop import iterate
 from coopinit_plugin.method.hand_over import follows_a_source, hand_over, restored_sizes, slowed_generator
 from coopinit_plugin.method.kept import buffers, kept
@@ -191,7 +196,7 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> di
     if config.handover != "none" and apart and config.most_iterations:
         resized = restored_sizes(still, few, state.sizes["D"])
         x, z, batch = few[-1]
-        with kept(partial(set_random_state, random_state([]), [])):
+        with kept(randomness([])):
             again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
         slowed = 0 if follows_a_source(z, again) else slowed_generator(still, z, state.sizes["G"])
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
@@ -213,7 +218,7 @@ def _still(pair: Pair) -> Pair:
 
     def still(f: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
-            with kept(partial(set_random_state, random_state(own), own), buffers(pair.G, pair.D)):
+            with kept(randomness(own), buffers(pair.G, pair.D)):
                 set_random_state(state, own)
                 return f(*given)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from coopinit_plugin.method.kept import kept
+from coopinit_plugin.method.kept import Undo, kept
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
@@ -37,6 +37,11 @@ def set_random_state(state: dict[str, Any], generators: list[torch.Generator]) -
         generator.set_state(value)
 
 
+def randomness(generators: list[torch.Generator]) -> Undo:
+    """Save the state of all of them, for :func:`coopinit_plugin.method.kept.kept`."""
+    return partial(set_random_state, random_state(generators), generators)
+
+
 def seed_all(seed: int, process: int = 0) -> None:
     """Seed Python's, NumPy's and torch's global generators; every process draws its own numbers from the one seed."""
     own = seed if process == 0 else random.Random(f"{seed}, process {process}").getrandbits(63)
@@ -49,7 +54,7 @@ def seed_all(seed: int, process: int = 0) -> None:
 def borrowed_randomness(seed: int, loader: Any = None) -> Iterator[None]:
     """Seed every global generator inside; put their states, and those of the loader's own generators, back after."""
     owned = loader_generators(loader)
-    with kept(partial(set_random_state, random_state(owned), owned)):
+    with kept(randomness(owned)):
         seed_all(seed)
         yield
 

@@ -60,6 +60,23 @@ class Objective:
             f_real = D(real)
         return self.g(f_real, f_fake)
 
+    def step(
+        self, D: nn.Module, real: Tensor, fake: Tensor, adam_g: torch.optim.Optimizer, adam_d: torch.optim.Optimizer
+    ) -> tuple[Tensor, Tensor]:
+        """One adversarial iteration as everybody writes it, D first; gives the losses of D and of G."""
+        loss_d = self.d_loss(D, real, fake)
+        descend(adam_d, loss_d)
+        loss_g = self.g_loss(D, real, fake)
+        descend(adam_g, loss_g)
+        return loss_d, loss_g
+
+
+def descend(adam: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimizer."""
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+
 
 def squared_gradient(f: Tensor, x: Tensor) -> Tensor:
     """‖∇f‖² of each sample, to be differentiated again."""

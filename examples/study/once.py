@@ -120,17 +120,7 @@ class Run:
         adam_d = torch.optim.Adam(D.parameters(), lr=self.lr, betas=(0.5, 0.999))
         for real in self.loader.forever():
             fake = G(torch.randn(len(real), *self.task.latent, device=DEVICE))
-
-            adam_d.zero_grad()
-            loss_d = objective.d_loss(D, real, fake)
-            loss_d.backward()
-            adam_d.step()
-
-            adam_g.zero_grad()
-            loss_g = objective.g_loss(D, real, fake)
-            loss_g.backward()
-            adam_g.step()
-
+            loss_d, loss_g = objective.step(D, real, fake, adam_g, adam_d)
             if not math.isfinite(loss_d.item() + loss_g.item()):
                 raise Diverged
             yield

@@ -62,18 +62,10 @@ class Task:
         return G, D, *(torch.optim.Adam(net.parameters(), self.rate, betas=(0.5, 0.999)) for net in (G, D))
 
     def step(self, G: nn.Module, D: nn.Module, batch: Any, adam_g: Any, adam_d: Any) -> tuple[Tensor, Tensor]:
-        """One iteration as everybody writes it."""
+        """One iteration."""
         real, objective = batch[0], OBJECTIVES[self.objective]
         fake = G(torch.randn(len(real), *G.latent))  # type: ignore[misc]
-        loss_d = objective.d_loss(D, real, fake)
-        adam_d.zero_grad()
-        loss_d.backward()
-        adam_d.step()
-        loss_g = objective.g_loss(D, real, fake)
-        adam_g.zero_grad()
-        loss_g.backward()
-        adam_g.step()
-        return loss_d, loss_g
+        return objective.step(D, real, fake, adam_g, adam_d)
 
 
 def dcgan(width: float = 0.5) -> tuple[nn.Module, nn.Module]:

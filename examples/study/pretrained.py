@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from examples.study.objectives import descend
+
 HELD = 4096  # samples that have a latent of their own in GLO
 RATE = 1e-3  # of G
 LATENT_RATE = 1e-2
@@ -31,7 +33,7 @@ def as_vae(G: nn.Module, latent: int, draw: Draw, batch: int, go_on: GoOn) -> No
         mean, log_variance = encoder(x).chunk(2, 1)
         z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         kl = (mean.square() + log_variance.exp() - log_variance - 1).sum() / 2
-        _step(adam, (mse_loss(G(z), x, reduction="sum") / 2 + kl) / batch)
+        descend(adam, (mse_loss(G(z), x, reduction="sum") / 2 + kl) / batch)
 
 
 def by_glo(G: nn.Module, latent: int, draw: Draw, batch: int, go_on: GoOn) -> None:
@@ -42,13 +44,7 @@ def by_glo(G: nn.Module, latent: int, draw: Draw, batch: int, go_on: GoOn) -> No
     while go_on():
         chosen = torch.randint(HELD, (batch,))
         z = nn.functional.normalize(latents[chosen]) * latent**0.5  # where N(0, I) lies in many dimensions
-        _step(adam, mse_loss(G(z), held[chosen]))
-
-
-def _step(adam: torch.optim.Optimizer, loss: Tensor) -> None:
-    adam.zero_grad()
-    loss.backward()
-    adam.step()
+        descend(adam, mse_loss(G(z), held[chosen]))
 
 
 PRETRAININGS = {"vae": as_vae, "glo": by_glo}

@@ -79,15 +79,9 @@ class Adversarial:
         began = clock()
         for _ in range(iterations):
             real, fake = self.task.draw(self.task.batch), self.G(self.task.latents(self.task.batch))
-            self._step(1, self.objective.d_loss(self.D, real, fake))
-            self._step(0, self.objective.g_loss(self.D, real, fake))
+            self.objective.step(self.D, real, fake, *self.adams)
         self.seconds += clock() - began
         self.done += iterations
-
-    def _step(self, index: int, loss: Tensor) -> None:
-        self.adams[index].zero_grad()
-        loss.backward()
-        self.adams[index].step()
 
 
 class Run:
