@@ -72,7 +72,8 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
     behind = state.history[-1].displacement ** 2 if state.history else 0.0
-    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, behind)
+    where = behind, state.plateau.last or 0.0
+    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, *where)
     state.averaged.update(iteration)
 
     found = Statistics.read(outcome.moments, state.settings.team)
@@ -84,7 +85,7 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
             "differentiable score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
         )
     used, steps = step.size or 0.0, step.steps
-    step.update(found.real - found.refined, found.score_std)
+    step.update(found.real - found.refined, found.score_std, found.drift)
     state.plateau.observe(real[0], outcome.fake)
     report = StepReport(
         iteration=iteration,

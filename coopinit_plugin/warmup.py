@@ -34,7 +34,14 @@ from coopinit_plugin.host.randomness import (
     set_random_state,
 )
 from coopinit_plugin.loop import iterate
-from coopinit_plugin.method.hand_over import follows_a_source, hand_over, restored_sizes, slowed_generator
+from coopinit_plugin.method.hand_over import (
+    SLOWER,
+    STEADY,
+    follows_a_source,
+    hand_over,
+    restored_sizes,
+    slowed_generator,
+)
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.result.files import CONFIG
@@ -157,7 +164,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         stopped_by, distance = iterate(state, stage, step_seconds)
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
-        told = _handed_over(bound(G, D, adapter), adapter, state, stage)
+        told = _handed_over(bound(G, D, adapter), adapter, state, stage, distance)
         batches.close()
         history, ended = state.history, time.perf_counter()
         summary = {
@@ -179,7 +186,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
 
 
-def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> dict[str, Any]:
+def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, distance: float | None) -> dict[str, Any]:
     """Make D fit for the adversarial loss that follows; what was done, for the summary."""
     config, run, batches = stage.config, stage.run, state.batches
 
@@ -198,7 +205,8 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage) -> di
         x, z, batch = few[-1]
         with kept(randomness([])):
             again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
-        slowed = 0 if follows_a_source(z, again) else slowed_generator(still, z, state.sizes["G"])
+        most = STEADY if config.r1 or config.handover == "wasserstein" else SLOWER
+        slowed = 0 if follows_a_source(z, again) else slowed_generator(still, z, state.sizes["G"], distance, most)
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)

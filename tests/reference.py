@@ -17,7 +17,8 @@ class Reference:
     """G, D, their optimizers and the step size a, taken through one iteration after the other.
 
     The chains go on: `places` pairs (z, x̃) for each position of a batch, drawn back towards G(z) when they are taken
-    up, by the share `pull` of the way, or by the last teaching loss over `loose` if that is less. One iteration in
+    up, by the share `pull` of the way, or by the last teaching loss over `loose` if that is less; if the teaching loss
+    is less than the square of `distance`, G's to the data, by so much less. One iteration in
     `fresh` begins new ones until the places are full. A G that lies behind its chains takes up to `most` teaching
     steps, one for each `behind` of the last teaching loss.
 
@@ -61,7 +62,7 @@ class Reference:
         self.places, self.pull, self.fresh, self.behind, self.most = places, pull, fresh, behind, most
         self.loose = loose
         self.turn, self.taught = 0, [0]  # iterations so far; teaching steps of each
-        self.last_teaching = 0.0
+        self.last_teaching = self.distance = self.drift = 0.0
         self.memory: list[tuple[Tensor, list[Tensor]]] = []  # (z, x̃) of whole batches, one a place
         self.random = random.Random(0)
 
@@ -114,15 +115,20 @@ class Reference:
         return (self.noise or 0.06) / math.sqrt(squares / count)
 
     def langevin(self, xs: list[Tensor]) -> list[Tensor]:
-        """x ← x + a·σ²·∇f(x) + ε·σ·N(0, I), K times; the balanced chain moves a sample by 0.25 σ (RMS) K at most."""
+        """x ← x + a·σ²·∇f(x) + ε·σ·N(0, I), K times; the balanced chain moves a sample by 0.25 σ (RMS) K at most.
+
+        `drift` becomes how long a drift of the last step would have been without this limit, on average.
+        """
         xs = [x.detach().clone() for x in xs]
         for _ in range(self.steps):
             gradients = self.gradient(xs)
             shorten = torch.ones(len(xs[0]), dtype=xs[0].dtype)
+            self.drift = 0.0
             if self.balanced:
                 for i in range(len(xs[0])):
                     moves = [self.a * sigma * g[i] for g, sigma in zip(gradients, self.sigmas, strict=True)]
                     rms = torch.cat([move.reshape(-1) for move in moves]).square().mean().sqrt()
+                    self.drift += float(rms) / len(xs[0])
                     if rms > 0.25:
                         self.capped += 1
                         shorten[i] = 0.25 / rms
@@ -158,7 +164,7 @@ class Reference:
         return teaching
 
     def iterate(self, xs: list[Tensor], z: Tensor) -> list[float]:
-        """One cooperative iteration; the statistics mean f(x), var f(x), mean f(x̃), var f(x̃), displacement²."""
+        """One cooperative iteration; mean f(x), var f(x), mean f(x̃), var f(x̃), displacement², drift without the cap."""
         self.see_real(xs)
         filling = len(self.memory) < self.places and self.turn % self.fresh == 0
         self.turn += 1
@@ -168,9 +174,10 @@ class Reference:
         generated = list(generated) if isinstance(generated, tuple) else [generated]
         start = [g.detach() for g in generated]
         if not filling:
-            start = [
-                x + min(self.pull, self.last_teaching / self.loose) * (g - x) for x, g in zip(stood, start, strict=True)
-            ]
+            share = min(self.pull, self.last_teaching / self.loose)
+            if self.distance:
+                share *= min(1.0, self.last_teaching / self.distance**2)
+            start = [x + share * (g - x) for x, g in zip(stood, start, strict=True)]
         refined = self.langevin(start)
         if filling:
             self.memory.append((z.clone(), [x.clone() for x in refined]))
@@ -202,8 +209,10 @@ class Reference:
         found = [f_real.mean(), ((f_real - f_real.mean()) ** 2).mean()]
         found += [f_refined.mean(), ((f_refined - f_refined.mean()) ** 2).mean(), teaching]
         statistics = [float(value.detach().to(torch.float32)) for value in found]  # read in single precision
+        statistics.append(self.drift)
         if self.balanced:
             gap = statistics[0] - statistics[2]
             deviation = (math.sqrt(statistics[1]) + math.sqrt(statistics[3])) / 2
-            self.a = self.a * math.exp(0.1 * max(-1.0, min(1.0, gap / deviation)))
+            if gap < 0 or self.drift <= 0.25:
+                self.a = self.a * math.exp(0.1 * max(-1.0, min(1.0, gap / deviation)))
         return statistics

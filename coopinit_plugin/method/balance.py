@@ -17,7 +17,8 @@ class BalancedStep:
 
     a ← a·exp(η·clip(gap / s, −1, 1)), where gap = mean f(x) − mean f(x̃_K) and s is the mean of the two standard
     deviations: if the chain falls short of the data's score its steps grow, if it overshoots they shrink. This keeps
-    gap ≈ 0, the balance in which short-run maximum likelihood is stable, whatever the size of D's gradients.
+    gap ≈ 0, the balance in which short-run maximum likelihood is stable, whatever the size of D's gradients. Beyond the
+    cap a larger a reaches no farther, so it does not grow there: it would take the longer to come back.
 
     Attributes:
         steps: K.
@@ -46,18 +47,20 @@ class BalancedStep:
         if gradient_rms > 0:
             self.size = (noise or 0.06) / gradient_rms
 
-    def update(self, gap: float, score_std: float) -> None:
+    def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
         """Let the chain reach farther, or less far, by the score gap of the iteration that has just ended.
 
         Args:
             gap: mean f(x) − mean f(x̃_K).
             score_std: s, the mean of the standard deviations of f(x) and f(x̃_K).
+            drift: How long a drift would have been without the cap, in σ.
         """
         if self.size is None:
             return
         ratio = gap / score_std if score_std > 0 else math.copysign(1.0, gap)  # D's that give one score a batch
         ratio = min(1.0, max(-1.0, ratio))
-        self.size *= math.exp(RATE * ratio)
+        if ratio < 0 or self.cap is None or drift <= self.cap:
+            self.size *= math.exp(RATE * ratio)
         self.pace = 1 + (QUICK - 1) * (1 - abs(ratio))
 
 
@@ -77,7 +80,7 @@ class FixedStep(BalancedStep):
         if gradient_rms > 0:
             self.size = self.chosen
 
-    def update(self, gap: float, score_std: float) -> None:
+    def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
         """Stay as it is."""
 
 

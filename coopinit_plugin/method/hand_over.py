@@ -18,13 +18,15 @@ from coopinit_plugin.method.layer_sizes import set_sizes
 from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
 from coopinit_plugin.method.output_layers import OutputLayers
 from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.method.team import Team
 
 Drawn = tuple[Any, Any, Any]  # (x, z, batch)
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
-SLOWER = 64.0  # G's layers before a normalisation, against their size before the warm-up
+SLOWER = 64.0  # G's layers before a normalisation, against their size before the warm-up, if it came to its goal
+STEADY = 16.0  # the same, if the loss that follows has a gradient penalty, which keeps modes by itself
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 INVERTED = (
     "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
@@ -62,18 +64,21 @@ def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
     return changed
 
 
-def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
+def slowed_generator(pair: Pair, z: Any, sizes: list[float], distance: float | None, most: float = SLOWER) -> int:
     """Make G learn more slowly in the adversarial loop than D: its layers before a normalisation get larger.
 
-    A step of Adam moves a weight by about the learning rate, whatever the weight's size, so a layer that is `SLOWER`
+    A step of Adam moves a weight by about the learning rate, whatever the weight's size, so a layer that is so many
     times as large turns that much more slowly, while the normalisation after it leaves what G gives as it is. After the
     warm-up G is the one that has more to lose: at the speed that it has from random weights it leaves its modes within
-    a hundred iterations, before D has learnt to hold it.
+    a hundred iterations, before D has learnt to hold it. The farther the warm-up ended from the data, the less there
+    is to lose, and the more G has yet to learn: the factor falls with the square of the distance over the goal.
 
     Args:
         pair: G and D after the warm-up, which give the same for the same at every call.
         z: Latents by which it is judged that G's samples stay.
         sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said of G before the warm-up.
+        distance: Sliced Wasserstein distance of G's samples to the data, in σ, if it is known.
+        most: The factor if the warm-up came to its goal.
 
     Returns:
         The number of weights that were changed.
@@ -84,7 +89,8 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float]) -> int:
             pair.G.train(training_mode)
             return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
 
-    wanted = [SLOWER * size for size in sizes]
+    slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else most
+    wanted = [slower * size for size in sizes]
     return set_sizes(pair.G, wanted, [partial(samples, True), partial(samples, False)], pass_on=False)
 
 

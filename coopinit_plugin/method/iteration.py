@@ -73,6 +73,7 @@ def cooperate(
     adam_g: Optimizer,
     adam_d: Optimizer,
     behind: float = 0.0,
+    distance: float = 0.0,
 ) -> Outcome:
     """Run one iteration; G's and D's weights and the memory's chains change in place.
 
@@ -85,6 +86,7 @@ def cooperate(
         adam_g: G's optimizer.
         adam_d: D's optimizer.
         behind: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
+        distance: Sliced Wasserstein distance of G's samples to the data, in σ; 0 if it has not been read yet.
     """
     x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
@@ -96,8 +98,8 @@ def cooperate(
     # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen; the chain goes back into the memory
     f = partial(_score_beside, pair, chains)
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
-        refined = _refined(
-            f, g if chains.x is None else drawn_back(chains.x, g, behind), chains.beside[1], step, settings
+        refined, drift = _refined(
+            f, g if chains.x is None else drawn_back(chains.x, g, behind, distance), chains.beside[1], step, settings
         )
     memory.put(chains, refined)
 
@@ -120,7 +122,7 @@ def cooperate(
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
     _catch_up(pair, memory, settings, adam_g, adam_d, behind)
-    return Outcome(detached(g), moments(f_real, f_refined, teaching))
+    return Outcome(detached(g), moments(f_real, f_refined, teaching, drift))
 
 
 def _catch_up(
@@ -135,7 +137,7 @@ def _catch_up(
         _step(adam_g, for_g)
 
 
-def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> Any:
+def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> tuple[Any, Tensor | None]:
     if step.size is None:
         square = gradient_rms(f, start, settings.scale).square()
         settings.team.average([square])

@@ -26,7 +26,7 @@ def langevin(
     cap: float | None = None,
     mask: Any = None,
     draw: Draw = torch.normal,
-) -> Any:
+) -> tuple[Any, Tensor | None]:
     """Refine samples by K Langevin steps, x ← x + a·σ²·∇f(x) + ε·σ·N(0, I).
 
     The textbook form has a = δ²/2 and ε = δ; short-run practice needs two independent knobs (Nijkamp et al. 2019).
@@ -43,7 +43,8 @@ def langevin(
         draw: ``(mean, std) -> sample``, the source of the noise.
 
     Returns:
-        The refined samples x̃_K, detached, in the container of `x`.
+        The refined samples x̃_K, detached, in the container of `x`; and, if there is a cap, how long the last drift
+        would have been without it: the mean over samples of its RMS, in σ, a scalar on the device.
 
     Raises:
         CoopInitError: where the score has no gradient path to the samples.
@@ -51,7 +52,7 @@ def langevin(
     start, nest = tree_flatten(x)
     inputs = [leaf.detach().requires_grad_() for leaf in start]
     masks = tree_flatten(mask)[0] if mask is not None else None
-    ones = None
+    ones = norms = None
     for _ in range(steps):
         gradients, ones = input_gradient(score, inputs, nest, ones)
         with torch.no_grad():
@@ -59,13 +60,14 @@ def langevin(
                 draw(leaf, noise * sigma) if noise else leaf.detach().clone()
                 for leaf, sigma in zip(inputs, scale, strict=True)
             ]
-            _drift(moved, gradients, drift, scale, cap)
+            norms = _drift(moved, gradients, drift, scale, cap)
             if masks is not None:
                 moved = [
                     torch.where(free.bool(), new, old) for free, new, old in zip(masks, moved, inputs, strict=True)
                 ]
         inputs = [leaf.requires_grad_() for leaf in moved]
-    return tree_unflatten([leaf.detach() for leaf in inputs], nest)
+    wanted = None if norms is None else norms.mean() * (drift * scale[0] / _elements(inputs) ** 0.5)
+    return tree_unflatten([leaf.detach() for leaf in inputs], nest), wanted
 
 
 def gradient_rms(score: Score, x: Any, scale: list[float]) -> Tensor:
@@ -94,18 +96,24 @@ def input_gradient(
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)), ones
 
 
-def _drift(x: list[Tensor], gradients: tuple[Tensor, ...], drift: float, scale: list[float], cap: float | None) -> None:
-    """Add a·σ²·∇f to x in place, each sample's move held to an RMS of `cap` σ: one clamp of a norm, one division."""
+def _drift(
+    x: list[Tensor], gradients: tuple[Tensor, ...], drift: float, scale: list[float], cap: float | None
+) -> Tensor | None:
+    """Add a·σ²·∇f to x in place, each sample's move held to an RMS of `cap` σ: one clamp of a norm, one division.
+
+    Gives the norms, if there is a cap.
+    """
     if cap is None:
         for leaf, g, sigma in zip(x, gradients, scale, strict=True):
             leaf.add_(g, alpha=drift * sigma**2)
-        return
+        return None
     limit = cap * _elements(gradients) ** 0.5
     norms = _length(gradients, scale)
     length = norms.clamp_min(limit / (drift * scale[0]))
     for leaf, g, sigma in zip(x, gradients, scale, strict=True):
         per_sample = length if g.ndim == length.ndim else length.view(-1, *[1] * (g.ndim - 1))
         leaf.addcdiv_(g, per_sample, value=limit * sigma**2 / scale[0])
+    return norms
 
 
 def _elements(samples: Sequence[Tensor]) -> int:

@@ -131,18 +131,20 @@ class Memory:
         self._devices = [_device(leaf) for leaf in leaves]
 
 
-def drawn_back(x: Any, g: Any, behind: float) -> Any:
+def drawn_back(x: Any, g: Any, behind: float, distance: float = 0.0) -> Any:
     """Where a chain begins: a share of the way from where it stood to G(z), half of it at the most.
 
     If G is close behind its chains, they are left to go on more freely: a chain that is drawn back farther than its
-    steps lead never gets anywhere.
+    steps lead never gets anywhere. The more so if G is closer to its chains than to the data, for then they have not
+    come to the data themselves.
 
     Args:
         x: Where the chains stood.
         g: G(z).
         behind: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
+        distance: Sliced Wasserstein distance of G's samples to the data, in σ; 0 if it has not been read yet.
     """
-    share = min(PULL, behind / LOOSE)
+    share = min(PULL, behind / LOOSE) * (min(1.0, behind / distance**2) if distance else 1.0)
     return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), share), x, g)
 
 

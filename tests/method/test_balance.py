@@ -49,6 +49,15 @@ def test_a_change_is_held_to_ten_per_cent(gap, sign):
     assert step.size == pytest.approx(2 * math.exp(0.1 * sign))
 
 
+def test_beyond_the_cap_it_does_not_grow_and_comes_back_at_once():
+    step = BalancedStep(size=2.0)
+    for _ in range(100):
+        step.update(1.0, 1.0, drift=0.26)
+    assert step.size == 2
+    step.update(-1.0, 1.0, drift=0.26)
+    assert step.size == pytest.approx(2 * math.exp(-0.1))
+
+
 def test_a_d_that_gives_one_score_a_batch_has_no_spread():
     step = BalancedStep(size=2.0)
     step.update(0.3, 0.0)
@@ -85,13 +94,13 @@ def test_it_finds_the_balance_whatever_the_size_of_the_gradients(steepness):
     gaps = []
     for _ in range(120):
         start = torch.randn(256, 1) * 0.1
-        refined = langevin(
+        refined, drift = langevin(
             lambda x: steepness * x[:, 0], start, steps=8, drift=step.size, noise=0.05, scale=[1.0], cap=step.cap
         )
         spread = steepness * float(real.std() + refined.std()) / 2
         gap = steepness * float(real.mean() - refined.mean())
         gaps.append(gap / spread)
-        step.update(gap, spread)
+        step.update(gap, spread, float(drift))
     assert abs(gaps[0]) > 2
     assert max(map(abs, gaps[-20:])) < 0.7
     assert step.size * steepness == pytest.approx(1 / 8, rel=0.2)  # eight equal steps from 0 to 1

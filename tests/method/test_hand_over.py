@@ -11,6 +11,7 @@ from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
 from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.method.hand_over import SLOWER, follows_a_source, slowed_generator
 from coopinit_plugin.method.layer_sizes import layer_sizes
+from coopinit_plugin.method.stopping import GOAL
 
 
 def normed() -> nn.Module:
@@ -18,27 +19,28 @@ def normed() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
+@pytest.mark.parametrize(("distance", "slower"), [(None, SLOWER), (0.1, SLOWER), (2 * GOAL, SLOWER / 4), (9.0, 1.0)])
 @pytest.mark.parametrize("training", [True, False])
-def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training):
+def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training, distance, slower):
     G = normed()
     G(torch.randn(64, 3))  # running statistics
     z = torch.randn(64, 3)
     sizes = layer_sizes(G)
     with torch.no_grad():
         before = G.train(training)(z)
-        assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, sizes) == 1
+        assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, sizes, distance) == (slower > 1)
         assert torch.allclose(G.train(training)(z), before, atol=1e-2)
-    assert layer_sizes(G) == pytest.approx([SLOWER * sizes[0], sizes[1]], rel=1e-3)
+    assert layer_sizes(G) == pytest.approx([slower * sizes[0], sizes[1]], rel=1e-3)
 
 
 def test_a_g_without_norms_and_frozen_parameters_stay_as_they_are():
     G = mlp_pair()[0]
     values = [p.clone() for p in G.parameters()]
-    assert slowed_generator(bound(G, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(G)) == 0
+    assert slowed_generator(bound(G, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(G), None) == 0
     assert all(map(torch.equal, values, G.parameters()))
     frozen = normed()
     frozen[0].bias.requires_grad_(False)
-    assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(frozen)) == 0
+    assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(frozen), None) == 0
 
 
 @pytest.mark.parametrize(("source", "slowed"), [(True, 0), (False, 1)])

@@ -164,15 +164,16 @@ def test_an_iteration_is_the_textbooks(case):
         x = tuple(xs) if several else xs[0]
         if step.size is None:
             expected = reference.first_step_size(xs, z)
-        outcome = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d, behind)
+        distance = reference.distance = 0.0 if iteration < 2 else 0.5 * behind**0.5 * iteration
+        outcome = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d, behind, distance)
         if reference.a is None:
             assert step.size == pytest.approx(expected, rel=1e-6)  # found in single precision
             reference.a = step.size
         theirs = reference.iterate(xs, z)
         found = [float(value.float()) for value in outcome.moments]
-        behind = found[-1]
+        behind = found[4]
         assert found == pytest.approx(theirs, rel=1e-5, abs=1e-7)
-        step.update(found[0] - found[2], (found[1] ** 0.5 + found[3] ** 0.5) / 2)
+        step.update(found[0] - found[2], (found[1] ** 0.5 + found[3] ** 0.5) / 2, found[5])
         assert step.size == pytest.approx(reference.a, rel=1e-9)
         step.size = reference.a
         assert_close(ours_g, G, f"G at iteration {iteration}")
@@ -237,7 +238,8 @@ def test_a_warm_up_is_the_textbooks_loop(case):
         reference.a = result.history[0].step_size  # found in single precision
     for iteration, row in enumerate(result.history):
         used = reference.a
-        mean_real, _, mean_refined, _, squared = reference.iterate(data[iteration % 7], latents[iteration % 7])
+        reference.distance = (result.history[iteration - 1].distance or 0.0) if iteration else 0.0
+        mean_real, _, mean_refined, _, squared, _ = reference.iterate(data[iteration % 7], latents[iteration % 7])
         assert (row.iteration, row.real, row.refined) == (
             iteration + 1,
             pytest.approx(mean_real, rel=1e-4, abs=1e-6),
@@ -256,9 +258,9 @@ def test_ds_learning_rate_follows_the_balance_of_the_chain_gs_stays(steps, monke
     seen = []
     plain = loop.cooperate
 
-    def recorded(pair, memory, real, step, settings, adam_g, adam_d, behind):
+    def recorded(pair, memory, real, step, settings, adam_g, adam_d, *where):
         seen.append((step.pace, adam_g.param_groups[0]["lr"], adam_d.param_groups[0]["lr"]))
-        return plain(pair, memory, real, step, settings, adam_g, adam_d, behind)
+        return plain(pair, memory, real, step, settings, adam_g, adam_d, *where)
 
     monkeypatch.setattr(loop, "cooperate", recorded)
     config = WarmStartConfig(iterations=30, lr_generator=1e-4, lr_discriminator=3e-3, langevin_steps=steps)
