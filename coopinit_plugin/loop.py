@@ -71,9 +71,7 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    behind = state.history[-1].displacement ** 2 if state.history else 0.0
-    where = behind, state.plateau.last or 0.0
-    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, *where)
+    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, state.lag)
     state.averaged.update(iteration)
 
     found = Statistics.read(outcome.moments, state.settings.team)

@@ -28,7 +28,7 @@ from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
-from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
+from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Lag, Memory
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau
 from coopinit_plugin.method.team import Team
@@ -83,6 +83,11 @@ class State:
         averaged = {id(tensor) for tensor in self.averaged.live}
         live = [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
         return [tensor for tensor in live if id(tensor) not in averaged] + self.averaged.tensors
+
+    @property
+    def lag(self) -> Lag:
+        """How far G is behind by the newest readings."""
+        return Lag(self.history[-1].displacement ** 2 if self.history else 0.0, self.plateau.last or 0.0)
 
     def remember(self) -> None:
         """Take this moment for the best."""

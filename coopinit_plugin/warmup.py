@@ -37,6 +37,7 @@ from coopinit_plugin.loop import iterate
 from coopinit_plugin.method.hand_over import (
     SLOWER,
     STEADY,
+    Drawn,
     follows_a_source,
     hand_over,
     restored_sizes,
@@ -202,11 +203,7 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
         resized = restored_sizes(still, few, state.sizes["D"])
-        x, z, batch = few[-1]
-        with kept(randomness([])):
-            again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
-        most = STEADY if config.r1 or config.handover == "wasserstein" else SLOWER
-        slowed = 0 if follows_a_source(z, again) else slowed_generator(still, z, state.sizes["G"], distance, most)
+        slowed = _slowed(still, few[-1], state, config, distance)
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)
@@ -216,6 +213,17 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     check_weights(pair.G, "G", config)
     check_weights(pair.D, "D", config)
     return {"layers_resized": resized, "layers_slowed": slowed, **told}
+
+
+def _slowed(still: Pair, last: Drawn, state: State, config: WarmStartConfig, distance: float | None) -> int:
+    """Make G learn more slowly than D, if it does not translate; the number of weights that were changed."""
+    x, z, batch = last
+    with kept(randomness([])):
+        again = still.latent(len(tree_leaves(x)[0]), tree_leaves(x)[0].device, batch)
+    if follows_a_source(z, again):
+        return 0
+    most = STEADY if config.r1 or config.handover == "wasserstein" else SLOWER
+    return slowed_generator(still, z, state.sizes["G"], distance, most)
 
 
 def _still(pair: Pair) -> Pair:

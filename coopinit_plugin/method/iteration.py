@@ -18,7 +18,7 @@ from coopinit_plugin.method.balance import BalancedStep
 from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
 from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
-from coopinit_plugin.method.memory import Chains, Memory, drawn_back
+from coopinit_plugin.method.memory import LEVEL, Chains, Lag, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
 from coopinit_plugin.method.statistics import Moments, moments
 from coopinit_plugin.method.team import ALONE, Team
@@ -72,8 +72,7 @@ def cooperate(
     settings: Settings,
     adam_g: Optimizer,
     adam_d: Optimizer,
-    behind: float = 0.0,
-    distance: float = 0.0,
+    lag: Lag = LEVEL,
 ) -> Outcome:
     """Run one iteration; G's and D's weights and the memory's chains change in place.
 
@@ -85,8 +84,7 @@ def cooperate(
         settings: What stays the same.
         adam_g: G's optimizer.
         adam_d: D's optimizer.
-        behind: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
-        distance: Sliced Wasserstein distance of G's samples to the data, in σ; 0 if it has not been read yet.
+        lag: How far G is behind its chains and the data.
     """
     x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
@@ -99,7 +97,7 @@ def cooperate(
     f = partial(_score_beside, pair, chains)
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
         refined, drift = _refined(
-            f, g if chains.x is None else drawn_back(chains.x, g, behind, distance), chains.beside[1], step, settings
+            f, g if chains.x is None else drawn_back(chains.x, g, lag), chains.beside[1], step, settings
         )
     memory.put(chains, refined)
 
@@ -121,7 +119,7 @@ def cooperate(
     pair.after_d_step()
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
-    _catch_up(pair, memory, settings, adam_g, adam_d, behind)
+    _catch_up(pair, memory, settings, adam_g, adam_d, lag.chains)
     return Outcome(detached(g), moments(f_real, f_refined, teaching, drift))
 
 

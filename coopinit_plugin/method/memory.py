@@ -39,6 +39,21 @@ class Chains(NamedTuple):
     x: Any = None
 
 
+class Lag(NamedTuple):
+    """How far G is behind.
+
+    Attributes:
+        chains: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
+        data: Newest sliced Wasserstein distance of G's samples to the data, in σ; 0 before the first one.
+    """
+
+    chains: float = 0.0
+    data: float = 0.0
+
+
+LEVEL = Lag()
+
+
 class Memory:
     """Several places for each position of a batch; each place holds one pair and what belongs to it.
 
@@ -131,7 +146,7 @@ class Memory:
         self._devices = [_device(leaf) for leaf in leaves]
 
 
-def drawn_back(x: Any, g: Any, behind: float, distance: float = 0.0) -> Any:
+def drawn_back(x: Any, g: Any, lag: Lag) -> Any:
     """Where a chain begins: a share of the way from where it stood to G(z), half of it at the most.
 
     If G is close behind its chains, they are left to go on more freely: a chain that is drawn back farther than its
@@ -141,10 +156,9 @@ def drawn_back(x: Any, g: Any, behind: float, distance: float = 0.0) -> Any:
     Args:
         x: Where the chains stood.
         g: G(z).
-        behind: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
-        distance: Sliced Wasserstein distance of G's samples to the data, in σ; 0 if it has not been read yet.
+        lag: How far G is behind.
     """
-    share = min(PULL, behind / LOOSE) * (min(1.0, behind / distance**2) if distance else 1.0)
+    share = min(PULL, lag.chains / LOOSE) * (min(1.0, lag.chains / lag.data**2) if lag.data else 1.0)
     return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), share), x, g)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coopinit_plugin.method.memory import FRESH, LOOSE, PULL, Chains, Memory, drawn_back
+from coopinit_plugin.method.memory import FRESH, LOOSE, PULL, Chains, Lag, Memory, drawn_back
 from coopinit_plugin.method.team import Team
 
 N = 4
@@ -99,12 +99,12 @@ def test_a_stored_memory_goes_on_with_the_same_draws():
 @pytest.mark.parametrize(("distance", "share"), [(0.1, 0.25), (0.5, 0.05), (0.0, 0.25)])
 def test_a_chain_that_has_not_come_to_the_data_is_drawn_back_by_less(distance, share):
     x, g, behind = torch.zeros(N, 3), torch.ones(N, 3), 0.05
-    assert torch.allclose(drawn_back(x, g, behind, distance), torch.full((N, 3), share))
+    assert torch.allclose(drawn_back(x, g, Lag(behind, distance)), torch.full((N, 3), share))
 
 
 @pytest.mark.parametrize(("behind", "share"), [(9.0, PULL), (LOOSE / 10, 0.1), (0.0, 0.0)])
 def test_a_chain_is_drawn_back_by_a_share_of_the_way_and_carries_no_graph(behind, share):
     x, g = torch.zeros(N, 3), torch.ones(N, 3, requires_grad=True)
-    start = drawn_back((x,), (g,), behind)
+    start = drawn_back((x,), (g,), Lag(behind))
     assert torch.allclose(start[0], torch.full((N, 3), share))
     assert not start[0].requires_grad
