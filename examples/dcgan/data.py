@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from coopinit_plugin import SlicedWasserstein
-from examples.helpers.digits import StackedDigits, coverage
+from examples.helpers.digits import StackedDigits, coverage, readable_modes
 from examples.helpers.story import side_by_side
 from examples.study.stacked_mnist import IMAGES, NETS, Judge, images
 
@@ -32,6 +32,7 @@ class Task:
         tell: A score in words.
         about: The data in a few words.
         look: How samples are shown.
+        quality: What else the picture says of samples beside the score.
         networks: Makes G and D, if they are not those of this example.
     """
 
@@ -43,6 +44,7 @@ class Task:
     tell: Callable[[float], str]
     about: str
     look: Callable[[Tensor], Tensor] = lambda samples: samples
+    quality: Callable[[Tensor], str] = lambda samples: ""
     networks: Callable[[], tuple[nn.Module, nn.Module]] | None = None
 
     def real(self, n: int) -> Tensor:
@@ -62,6 +64,7 @@ def digits_task(seed: int) -> Task:
         tell=lambda modes: f"{modes:.0f} of 1000 modes",
         about="3 handwritten digits each",
         look=side_by_side,
+        quality=lambda samples: f", {readable_modes(samples)} readable",
     )
 
 

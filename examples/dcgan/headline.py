@@ -16,7 +16,7 @@ from statistics import median
 
 from examples.dcgan.data import digits_task
 from examples.dcgan.run import start as start_of
-from examples.helpers.digits import coverage, modes, readable
+from examples.helpers.digits import coverage, readable, readable_modes
 
 FILE = Path(__file__).with_name("headline.csv")
 ITERATIONS = 800
@@ -55,7 +55,7 @@ def once(seed: int, start: str, iterations: int = ITERATIONS) -> dict[str, str]:
     run = start_of(digits_task(seed), seed, warm=start == "warm")
     run.train(iterations, every=10**9)
     (warmed, _), (ended, _) = run.curve
-    read = [len(modes(samples[readable(samples)]).unique()) for samples in (run.before, run.after)]
+    read = [readable_modes(samples) for samples in (run.before, run.after)]
     modes_at_end, reverse_kl = coverage(run.after)
     values = (
         seed,

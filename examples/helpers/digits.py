@@ -73,6 +73,11 @@ def readable(samples: Tensor) -> Tensor:
     return (read(samples)[1].reshape(-1, 3) <= near()).all(1)
 
 
+def readable_modes(samples: Tensor) -> int:
+    """Modes of which a sample can be read."""
+    return len(modes(samples[readable(samples)]).unique())
+
+
 def coverage(samples: Tensor) -> tuple[int, float]:
     """(Modes covered, reverse KL of their frequencies against uniform in nats)."""
     return spread(modes(samples), 1000)

@@ -68,13 +68,16 @@ def save_story(
         beside: Draws what stands beside the curves.
     """
     task = runs[0].task
+    quality = getattr(task, "quality", lambda samples: "")
     panels = [("Real data", task.about, task.real(80), "black")]
     shown = [run for run in runs if run.seed == runs[0].seed]
     for run in shown:
         (begun, first), (ended, last) = run.curve[0], run.curve[-1]
         if run.warm:
-            panels.append((f"Right after the warm-up, {begun:.0f} s", task.tell(first), run.before, COLOURS[True]))
-        panels.append((f"{run.name}, trained {ended:.0f} s", task.tell(last), run.after, COLOURS[run.warm]))
+            told = task.tell(first) + quality(run.before)
+            panels.append((f"Right after the warm-up, {begun:.0f} s", told, run.before, COLOURS[True]))
+        told = task.tell(last) + quality(run.after)
+        panels.append((f"{run.name}, trained {ended:.0f} s", told, run.after, COLOURS[run.warm]))
 
     margin, head, high, wide, curves = 20, 126, 270, 345, 320  # pixels
     columns = len(panels) if beside is None else max(len(panels), 4)
