@@ -96,7 +96,7 @@ def save_story(
     for index, (title, score, samples, colour) in enumerate(panels):
         left = margin + index * wide
         write(title, left, 72, fontsize=15, color=colour)
-        write(score, left, 96, fontsize=15, color=colour, weight="bold" if index else "normal")
+        write(score, left, 98, fontsize=12.5, color=colour, weight="bold" if index else "normal")
         show(place(left, head, 303, 252), samples)
     aside = 0 if beside is None else 2 * wide - 70
     draw_curves(place(86, head + high + 10, width - 86 - 185 - aside, curves - 70), runs)
