@@ -42,9 +42,6 @@ class Arm:
         return self.start in ("vae", "sliced")
 
 
-# weights as they are, then the hand-over
-STILL = {"iterations": 1, "averaging": 0.0, "lr_generator": 1e-12, "lr_discriminator": 1e-12}
-
 ARMS = {
     "random": Arm(),
     "ours": Arm("warm"),
@@ -53,7 +50,7 @@ ARMS = {
     ),
     "vae": Arm("vae"),
     "sliced": Arm("sliced"),
-    "handover-only": Arm("warm", STILL),
+    "handover-only": Arm("warm", {"iterations": 0}),
     "r1-1": Arm(objective="non_saturating_r1"),
     "r1-10": Arm(objective="non_saturating_r1_10"),
     "r3gan": Arm(objective="r3gan"),
