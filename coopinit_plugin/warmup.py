@@ -148,11 +148,9 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
     config, run = stage.config, stage.run
     if stage.saved is None:
         stage.checkpoints.remove()
-    with (
-        # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
-        torch.autocast(run.device.type, enabled=False, cache_enabled=False),
-        run.loader(loader) as (part, is_part),
-    ):
+    part, is_part = run.loader(loader)
+    # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
+    with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
         G, D = (moved(net, run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))

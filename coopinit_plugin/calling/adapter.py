@@ -180,7 +180,10 @@ def bound(
     if missing := [name for name, hook in hooks.items() if hook is None]:
         raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
     real, latent, generate, score = hooks.values()
-    mask = adapter.mask
+    given_mask = adapter.mask
+
+    def mask(x: Any) -> Any:
+        return move(given_mask(x) if callable(given_mask) else given_mask, tree_leaves(x)[0].device)
 
     def after_d_step() -> None:
         if adapter.after_d_step is not None:
@@ -210,7 +213,7 @@ def bound(
         generate=generated,
         logits=logits,
         after_d_step=after_d_step,
-        mask=mask if callable(mask) else lambda x: mask,
+        mask=mask,
     )
 
 

@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import held
-from coopinit_plugin.host.randomness import loader_generators, samplers
+from coopinit_plugin.host.randomness import loader_generators
 from coopinit_plugin.method.kept import Undo, entries, kept
 from coopinit_plugin.nests import first_line
 
@@ -49,15 +49,12 @@ class Engine:
         """Autocast, as the Accelerator says."""
         return self.accelerator.autocast()
 
-    @contextmanager
-    def loader(self, loader: Any) -> Iterator[tuple[Any, bool]]:
-        """This process's part of the loader, and whether it is one; the user's loader is as it was at the end."""
+    def loader(self, loader: Any) -> tuple[Any, bool]:
+        """This process's part of the loader, and whether it is one."""
         ours = isinstance(loader, torch.utils.data.DataLoader)
-        drawn_from = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
-        with kept(*(entries(vars(owner)) for owner in drawn_from)):
-            part, is_part = self._shard(loader) if ours and self.processes > 1 else (loader, self.processes == 1)
-            # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
-            yield getattr(part, "base_dataloader", part), is_part
+        part, is_part = self._shard(loader) if ours and self.processes > 1 else (loader, self.processes == 1)
+        # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
+        return getattr(part, "base_dataloader", part), is_part
 
     def _shard(self, loader: Any) -> tuple[Any, bool]:
         from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, prepare_data_loader

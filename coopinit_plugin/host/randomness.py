@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from coopinit_plugin.method.kept import Undo, kept
+from coopinit_plugin.method.kept import Undo, entries, kept
 
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
@@ -52,9 +52,10 @@ def seed_all(seed: int, process: int = 0) -> None:
 
 @contextmanager
 def borrowed_randomness(seed: int, loader: Any = None) -> Iterator[None]:
-    """Seed every global generator inside; put their states, and those of the loader's own generators, back after."""
-    owned = loader_generators(loader)
-    with kept(randomness(owned)):
+    """Seed every global generator inside; put their states, and the loader with its own generators, back after."""
+    ours = isinstance(loader, torch.utils.data.DataLoader)  # e.g. its iterator, if its workers are persistent
+    owners = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
+    with kept(*(entries(vars(owner)) for owner in owners), randomness(loader_generators(loader))):
         seed_all(seed)
         yield
 

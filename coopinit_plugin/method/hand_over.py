@@ -77,7 +77,8 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float], distance: float | N
         pair: G and D after the warm-up, which give the same for the same at every call.
         z: Latents by which it is judged that G's samples stay.
         sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said of G before the warm-up.
-        distance: Sliced Wasserstein distance of G's samples to the data, in σ, if it is known.
+        distance: Sliced Wasserstein distance of G's samples to the data, in σ; if it was never read, the warm-up was
+            too short to have come anywhere, and G keeps its speed.
         most: The factor if the warm-up came to its goal.
 
     Returns:
@@ -89,7 +90,7 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float], distance: float | N
             pair.G.train(training_mode)
             return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
 
-    slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else most
+    slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
     wanted = [slower * size for size in sizes]
     return set_sizes(pair.G, wanted, [partial(samples, True), partial(samples, False)], pass_on=False)
 

@@ -100,10 +100,8 @@ class Memory:
         if not all(isinstance(leaf, Tensor) or _same_for_all(leaf[0]) for leaf in self._kept):
             self._chosen = self._chosen[:1] * self.size  # what cannot be taken apart into samples stays together
         places, rows = torch.tensor(self._chosen), torch.arange(self.size)
-        leaves = [
-            kept[places, rows].to(device) if isinstance(kept, Tensor) else kept[self._chosen[0]]
-            for kept, device in zip(self._kept, self._devices, strict=True)
-        ]
+        leaves = [kept[places, rows] if isinstance(kept, Tensor) else kept[self._chosen[0]] for kept in self._kept]
+        leaves = [_on(leaf, device) for leaf, device in zip(leaves, self._devices, strict=True)]
         return tree_unflatten(leaves, self._nest)
 
     def put(self, chains: Chains, x: Any) -> None:
@@ -123,9 +121,7 @@ class Memory:
         """Places for what belongs to each sample: on its device, or on the CPU if they are too large for a GPU."""
         if not (isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self.size):
             return [leaf] * self.places
-        device, taken = leaf.device, self.places * leaf.numel() * leaf.element_size()
-        if device.type == "cuda" and taken > ROOM * torch.cuda.mem_get_info(device)[0]:
-            device = torch.device("cpu")
+        device = _roomy(leaf.device, self.places * leaf.numel() * leaf.element_size())
         return torch.zeros(self.places, *leaf.shape, dtype=leaf.dtype, device=device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,10 +136,14 @@ class Memory:
             state: What :meth:`state_dict` gave.
             like: Chains of the same form.
         """
-        (self.filled, self.size, self.turn), self._kept = state["counts"], state["kept"]
+        self.filled, self.size, self.turn = state["counts"]
         self._random.setstate(state["random"])
         leaves, self._nest = tree_flatten(like)
         self._devices = [_device(leaf) for leaf in leaves]
+        self._kept = state["kept"] and [  # there are none before the first iteration
+            _on(kept, device and _roomy(device, kept.nbytes)) if isinstance(kept, Tensor) else kept
+            for kept, device in zip(state["kept"], self._devices, strict=True)
+        ]
 
 
 def drawn_back(x: Any, g: Any, lag: Lag) -> Any:
@@ -169,3 +169,13 @@ def _same_for_all(leaf: Any) -> bool:
 
 def _device(leaf: Any) -> torch.device | None:
     return leaf.device if isinstance(leaf, Tensor) else None
+
+
+def _on(leaf: Any, device: torch.device | None) -> Any:
+    return leaf.to(device) if isinstance(leaf, Tensor) and device is not None else leaf
+
+
+def _roomy(device: torch.device, taken: int) -> torch.device:
+    """The device, or the CPU if so many bytes are too many for a GPU."""
+    too_many = device.type == "cuda" and taken > ROOM * torch.cuda.mem_get_info(device)[0]
+    return torch.device("cpu") if too_many else device

@@ -56,8 +56,9 @@ class Plateau:
         """Take one iteration's samples."""
         self.at_best = False
         self._seen += 1
-        self._real.append(self.distance.project(real))
-        self._fake.append(self.distance.project(fake))
+        fake = self.distance.project(fake)
+        self._fake.append(fake)
+        self._real.append(self.distance.project(real)[: len(fake)])  # a later batch may be larger than the first
         while len(self._fake) > OLDEST or self._samples(self._fake[1:]) >= WINDOW:
             del self._real[0], self._fake[0]
         if self._seen % EVERY or (self._samples(self._fake) < WINDOW and len(self._fake) < OLDEST):

@@ -396,3 +396,11 @@ def test_nothing_is_changed_by_a_refusal():
 def test_graphs_are_found():
     found = inspect(GraphG(), net(Apply(lambda g: g[0].mean(2)), nn.Linear(5, 1)), graphs())
     assert "as G gives them" in str(found)
+
+
+def test_a_loader_with_persistent_workers_keeps_no_iterator_of_ours():
+    data = torch.utils.data.TensorDataset(torch.randn(32, 2))
+    loader = torch.utils.data.DataLoader(data, batch_size=8, num_workers=1, persistent_workers=True)
+    before = dict(vars(loader))
+    inspect(*vector_pair(), loader)
+    assert vars(loader) == before

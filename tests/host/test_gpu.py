@@ -215,3 +215,18 @@ def test_the_stylegan2_like_pair_and_its_automatic_stop():
 def test_inspect_tells_of_networks_on_the_device():
     told = str(coopinit_plugin.inspect(*pair(), loader()))
     assert "latent" in told
+
+
+def test_a_mask_on_the_cpu_and_its_resumed_run(tmp_path, monkeypatch):
+    adapter = Adapter(mask=torch.ones(1, 1, 16, 16))
+
+    def fails(report):
+        if report.iteration == 4:
+            raise KeyboardInterrupt
+
+    again = pair()
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    given = {"config": SHORT, "adapter": adapter, "output_dir": tmp_path, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        warm_start(*again, loader(), callback=fails, **given)
+    assert len(warm_start(*again, loader(), resume=True, **given).history) == 6

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import mlp_pair
 
+from coopinit_plugin import WarmStartConfig, warm_start
 from coopinit_plugin.method.memory import FRESH, LOOSE, PULL, Chains, Lag, Memory, drawn_back
 from coopinit_plugin.method.team import Team
 
@@ -94,6 +96,13 @@ def test_a_stored_memory_goes_on_with_the_same_draws():
         ours, theirs = memory.take(fresh(-1.0), N), other.take(fresh(-1.0), N)
         assert torch.equal(ours.x, theirs.x)
         assert torch.equal(ours.z, theirs.z)
+
+
+def test_a_later_batch_that_is_larger_than_the_first_is_measured_by_as_many_as_there_are_chains():
+    G, D = mlp_pair()
+    batches = [torch.randn(n, 2) for n in (16, 16, 24)]
+    result = warm_start(G, D, batches, handover="hinge", config=WarmStartConfig(iterations=80), progress=False)
+    assert result.summary["distance_kept"] > 0
 
 
 @pytest.mark.parametrize(("distance", "share"), [(0.1, 0.25), (0.5, 0.05), (0.0, 0.25)])
