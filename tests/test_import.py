@@ -44,7 +44,7 @@ KNOWN: set[tuple[str, str]] = set()
 
 DECLARED = {"torch", "accelerate", "safetensors", "huggingface_hub"}
 COME_WITH = {"tqdm": "huggingface-hub", "numpy": "accelerate", "jinja2": "torch"}  # as pyproject.toml says
-OPTIONAL = {"matplotlib"}
+OPTIONAL = {"torch_fidelity", "matplotlib"}
 HEAVY = {*DECLARED, *COME_WITH, *OPTIONAL} - {"torch"}
 
 

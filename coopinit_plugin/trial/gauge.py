@@ -21,6 +21,7 @@ from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.nests import move
 from coopinit_plugin.result.thumbnails import pack, preview
 from coopinit_plugin.trial.data import Subset
+from coopinit_plugin.trial.fid import fid
 from coopinit_plugin.trial.measures import Measures
 from coopinit_plugin.trial.readings import END, Reading, alarms, scores
 
@@ -42,6 +43,7 @@ class Plan:
         adapter: How G and D are called, complete.
         given: What the user said of that.
         measures: Against the one half of what is held back.
+        real: That half.
         config: Of the warm-up.
         by_clock: Whether budgets are in seconds.
     """
@@ -53,6 +55,7 @@ class Plan:
     adapter: Adapter
     given: Adapter | None
     measures: Measures
+    real: Any
     config: WarmStartConfig
     by_clock: bool
 
@@ -149,6 +152,15 @@ class Gauge:
     def samples(self) -> Tensor | None:
         """A few samples of the newest reading, for pictures."""
         return pack(x=preview(self._fake)).get("x")
+
+    @property
+    def fid(self) -> float | None:
+        """Of the newest reading's samples, on an accelerator: on a CPU it would take longer than many a run."""
+        began = time.perf_counter()
+        with self._untouched():
+            found = fid(self._plan.real, self._fake) if torch.accelerator.is_available() else None
+        self.seconds += time.perf_counter() - began
+        return found
 
     @contextmanager
     def _untouched(self) -> Iterator[None]:

@@ -81,7 +81,8 @@ def pilot(
         progress: Show a progress bar with the remaining time.
 
     Returns:
-        The runs, the verdict in words, tables and pictures; ``print`` it.
+        The runs, the verdict in words, tables and pictures; ``print`` it. Of images the table has FID, too, if
+        torch-fidelity is installed and there is a GPU.
 
     Raises:
         CoopInitError: for whatever is wrong with the input, before the first run; what fails in one run is part of the
@@ -188,7 +189,7 @@ def _planned(
     measures = Measures(first, features)
     with torch.no_grad():
         real = measures(other)
-    plan = Plan(make, train_step, data, held, found, given, measures, config, by_clock)
+    plan = Plan(make, train_step, data, held, found, given, measures, first, config, by_clock)
     return plan, real, pack(x=preview(first)).get("x")
 
 

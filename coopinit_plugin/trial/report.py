@@ -81,6 +81,8 @@ class PilotReport:
             row: dict[str, Any] = {"start": arm, "usable": f"{sum(r.usable for r in runs)} of {len(runs)}"}
             for name in CURVES:
                 row[name] = _median(run.end(name) for run in runs)
+            if any(run.fid is not None for run in self.runs):
+                row["FID (torch-fidelity)"] = _median(run.fid for run in runs)
             row["iterations"] = _median(run.iterations for run in runs)
             row["warm-up, s"] = _median(run.warm_seconds for run in runs)
             row["its share"] = _median(run.warm_share for run in runs)

@@ -51,6 +51,8 @@ class Run:
         warm_share: Of the budget that it took.
         warm_memory: Peak of the accelerator's memory in the warm-up, bytes; ``None`` on a CPU.
         lengths: Distance of G's samples to the data over the warm-up: (iterations, seconds, σ).
+        fid: Fréchet Inception distance at the end, on as many samples as are measured; ``None`` on a CPU, without
+            torch-fidelity, or of data that are no images.
     """
 
     arm: str
@@ -67,6 +69,7 @@ class Run:
     warm_share: float = 0.0
     warm_memory: int | None = None
     lengths: tuple[tuple[int, float, float], ...] = ()
+    fid: float | None = None
     samples: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -135,7 +138,8 @@ def run_once(plan: Plan, arm: str, seed: int, budget: float, tick: Callable[[flo
             gauge.read_if_due(iterations)
             tick(clock.share)
         gauge.read(told["iterations"])
-        told |= {"measuring": gauge.seconds, "samples": gauge.samples, "status": judged(readings)}
+        told |= {"fid": gauge.fid, "samples": gauge.samples, "status": judged(readings)}
+        told["measuring"] = gauge.seconds
     except Diverged as raised:
         told |= {"status": "diverged", "error": str(raised)}
     except Exception as raised:

@@ -1,7 +1,7 @@
 """How early, and how surely, does the watch call a run that ends lost? ``python -m examples.study.watch OUTPUT.csv``.
 
-Each run is a setting of the study from a random or a warm start, watched 48 times. It is lost if it ends with under 15 %
-of the modes. A row a run; a run that is there already is not run again.
+Each run is a setting of the study from a random or a warm start, watched 48 times. It is lost if it ends with under
+15 % of the modes. A row a run; a run that is there already is not run again.
 """
 
 from __future__ import annotations
