@@ -12,24 +12,16 @@ class AveragedGenerator:
     """The running mean of G's weights, and of its running statistics; its other buffers are left as they are.
 
     Taught by noisy targets, G's weights circle about where they are going; their mean lies nearer (Polyak & Juditsky
-    1992; for GANs Yazıcı et al. 2019). The first iterations are averaged evenly, the later ones with a decay.
-
-    Args:
-        generator: G; it is not changed.
-        discriminator: D; layers that it shares with G are left alone.
-        decay: Share of the mean that is kept at each iteration; 0: the last iteration is all.
-
-    Attributes:
-        live: The tensors of G that are averaged, themselves.
-        tensors: Their means.
+    1992; for GANs Yazıcı et al. 2019). The first iterations are averaged evenly; in the later ones `decay` is the share
+    of the mean that is kept, and 0 hands over the last iteration. Layers that G shares with D are left alone.
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, decay: float) -> None:
         shared = {id(parameter) for parameter in discriminator.parameters()}
         trained = [p for p in generator.parameters() if p.requires_grad and id(p) not in shared]
         self._decay = decay
-        self.live: list[Tensor] = [*trained, *running_statistics(generator)] if decay > 0 else []
-        self.tensors = [tensor.detach().clone() for tensor in self.live]
+        self.live: list[Tensor] = [*trained, *running_statistics(generator)] if decay > 0 else []  # G's own
+        self.tensors = [tensor.detach().clone() for tensor in self.live]  # their means
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:

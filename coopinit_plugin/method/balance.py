@@ -19,19 +19,12 @@ class BalancedStep:
     deviations: if the chain falls short of the data's score its steps grow, if it overshoots they shrink. This keeps
     gap ≈ 0, the balance in which short-run maximum likelihood is stable, whatever the size of D's gradients. Beyond the
     cap a larger a reaches no farther, so it does not grow there: it would take the longer to come back.
-
-    Attributes:
-        steps: K.
-        size: a, in units in which the data have standard deviation 1; ``None`` until a gradient has been seen.
-        cap: The longest drift of one step, in σ.
-        pace: D's learning rate, in units of the one that is set: 2 in balance, 1 if the chain is a standard deviation
-            off.
     """
 
-    steps: int = STEPS
-    size: float | None = None
-    cap: float | None = CAP
-    pace: float = 1.0
+    steps: int = STEPS  # K
+    size: float | None = None  # a, in units in which the data have standard deviation 1; None until there is a gradient
+    cap: float | None = CAP  # the longest drift of one step, in σ
+    pace: float = 1.0  # D's learning rate over the one that is set: 2 in balance, 1 a standard deviation or more off
 
     @property
     def state(self) -> tuple[float | None, float]:
@@ -50,10 +43,7 @@ class BalancedStep:
     def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
         """Let the chain reach farther, or less far, by the score gap of the iteration that has just ended.
 
-        Args:
-            gap: mean f(x) − mean f(x̃_K).
-            score_std: s, the mean of the standard deviations of f(x) and f(x̃_K).
-            drift: How long a drift would have been without the cap, in σ.
+        `drift` is how long a drift would have been without the cap, in σ.
         """
         if self.size is None:
             return
@@ -66,14 +56,10 @@ class BalancedStep:
 
 @dataclass
 class FixedStep(BalancedStep):
-    """The classic CoopNets chain: a = δ²/2 throughout, no cap.
-
-    Attributes:
-        chosen: δ²/2.
-    """
+    """The classic CoopNets chain: a = δ²/2 throughout, no cap."""
 
     cap: float | None = None
-    chosen: float = 0.0
+    chosen: float = 0.0  # δ²/2
 
     def start(self, noise: float, gradient_rms: float) -> None:
         """Take the chosen size, once there is a gradient."""

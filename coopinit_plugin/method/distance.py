@@ -65,19 +65,15 @@ class SlicedWasserstein:
 def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
     """Which share of generated samples lies where data lie, and which share of real ones: the scale for the former.
 
+    Both are given as projections, ``(N, directions)``. A real sample that comes twice, as in a second epoch, counts
+    once; ``None`` if there are too few of them to tell.
+
     A sample lies among the data if it is no farther from one of them than that one's third neighbour, and one of them
     is no farther from it than its own third neighbour: the precision of Kynkäänniemi et al. 2019, made symmetric as in
     Khayatkhoei and AbdAlmageed 2023, here in random projections. In many dimensions the first holds for whatever lies
     near the middle of the data, the second for whatever is spread widely. Half of the real samples are the data, the
     others are judged. The sliced distance alone cannot tell: samples that fill the space between far-apart modes are
     close by it.
-
-    Args:
-        generated: Projections of generated samples, ``(N, directions)``.
-        real: Those of real ones; what comes twice, as in a second epoch, counts once.
-
-    Returns:
-        (The share of the generated, the share of the real ones); ``None`` if there are too few of the latter to tell.
     """
     apart = torch.unique(real.float().cpu().mul(1e4).round(), dim=0) / 1e4
     if len(apart) < 32:
@@ -105,14 +101,10 @@ def _sorted(projections: Tensor) -> Tensor:
 
 
 def sigmas(*batches: Any, team: Team = ALONE) -> list[float]:
-    """σ of each tensor of the samples, over all the batches.
+    """σ of each tensor of the samples, over all the batches, each of tensors ``(N, ...)``, and over all processes.
 
     All numbers of a tensor count alike, but for data whose elements lie further apart than the samples do (a constant
     background, padding, columns of other units): there it is the spread of each element about its own mean.
-
-    Args:
-        *batches: Samples, each a tensor ``(N, ...)`` or a nest of such, all of one form.
-        team: The processes that share the samples.
     """
     tensors = zip(*map(tree_leaves, batches), strict=True)
     return [_sigma([leaf.float().flatten(1) for leaf in leaves], team) for leaves in tensors]

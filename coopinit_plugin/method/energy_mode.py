@@ -35,10 +35,8 @@ def keep_frozen_layers(network: nn.Module) -> None:
     """Let the layers that the user keeps in evaluation mode, such as a pretrained BatchNorm, stay in it for good.
 
     They are those in evaluation mode inside a network in training mode, and those that ``train()`` leaves in it.
-    Whatever calls ``train()`` later leaves them as they are. Recurrent layers are no such layers.
-
-    Args:
-        network: G or D as the user has it; it changes, so it is to be a copy.
+    Whatever calls ``train()`` later leaves them as they are. Recurrent layers are no such layers. The network is G or D
+    as the user has it; it changes, so it is to be a copy.
     """
     layers = [layer for layer in network.modules() if not isinstance(layer, nn.RNNBase)]
     stay = [layer for layer in layers if network.training and not layer.training]
@@ -78,13 +76,10 @@ def refresh_statistics(
     afresh: bool = False,
     team: Team = ALONE,
 ) -> None:
-    """Run `forward` once without gradient, with D's normalising layers alone in training mode.
+    """Run `forward`, D on a real batch, once without gradient, with D's normalising layers alone in training mode.
 
-    Args:
-        discriminator: D.
-        forward: Runs D on a real batch.
-        afresh: Take this batch's statistics as they are, instead of averaging them in.
-        team: The processes that share the real batch; the running statistics become their mean.
+    The running statistics become the mean over the processes that share the batch. `afresh` takes this batch's as they
+    are, instead of averaging them in.
     """
     layers = normalisers(discriminator)
     if not layers:
@@ -105,12 +100,8 @@ def settle(
     """Make a fresh D ready for evaluation mode: statistics of real data, singular vectors that have converged.
 
     A BatchNorm that has seen no data hides most of the gradient, and a hook-style spectral norm starts from random
-    vectors, by which it divides. The other buffers that a training-mode pass moves are taken for such vectors.
-
-    Args:
-        discriminator: D.
-        forward: Runs D on a real batch.
-        team: See :func:`refresh_statistics`.
+    vectors, by which it divides. The other buffers that a training-mode pass moves are taken for such vectors. What
+    `forward` runs is D on a real batch.
     """
     refresh_statistics(discriminator, forward, afresh=True, team=team)
     layers = normalisers(discriminator)

@@ -45,22 +45,15 @@ NONE_FOUND = (
 @torch.no_grad()
 def fit(
     pair: Pair,
-    f: Callable[[], Tensor],
-    real: Tensor,
-    fake: Tensor,
-    best: Callable[[Tensor, Tensor, OutputLayers], Affine],
+    f: Callable[[], Tensor],  # D's logits of a few samples, (N,), the same at every call
+    real: Tensor,  # D's logits of real samples
+    fake: Tensor,  # of generated ones
+    best: Callable[[Tensor, Tensor, OutputLayers], Affine],  # of those two: the best map that the layers allow
 ) -> tuple[Affine, str, list[str]]:
     """Write the best map into D's last layers; of one that does not hold there, the largest share that does.
 
-    Args:
-        pair: G and D; layers that G has, too, stay as they are.
-        f: D's logits of a few samples, ``(N,)``, the same at every call.
-        real: D's logits of real samples.
-        fake: Of generated ones. If these are higher in the mean, D is turned round.
-        best: ``(real, fake, layers) -> map``, the best one of those that the layers allow.
-
-    Returns:
-        (The map that D's logits went through, which of ``"scale and shift"`` moved, what the user should know.)
+    If the logits of generated samples are higher in the mean, D is turned round. Layers that G has, too, stay as they
+    are. Gives the map that D's logits went through, which of "scale and shift" moved, and what the user should know.
     """
     layers = find_output_layers(pair.D, f).without(pair.G.parameters())
 

@@ -35,15 +35,10 @@ INVERTED = (
 
 
 def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
-    """Give D's layers the sizes they had, judged by its logits of the given samples and of as many generated ones.
+    """Give D's layers the sizes that `layer_sizes` read before the warm-up, if its logits stay as they are.
 
-    Args:
-        pair: G and D after the warm-up, which give the same for the same at every call.
-        samples: Real samples, with latents.
-        sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said before the warm-up.
-
-    Returns:
-        The number of weights that were changed.
+    They are those of the given samples and of as many generated ones; G and D have to give the same for the same at
+    every call. Gives the number of weights that were changed.
     """
     with torch.no_grad():
         fake = [(pair.generate(z), z, batch) for _, z, batch in samples]
@@ -71,18 +66,12 @@ def slowed_generator(pair: Pair, z: Any, sizes: list[float], distance: float | N
     times as large turns that much more slowly, while the normalisation after it leaves what G gives as it is. After the
     warm-up G is the one that has more to lose: at the speed that it has from random weights it leaves its modes within
     a hundred iterations, before D has learnt to hold it. The farther the warm-up ended from the data, the less there
-    is to lose, and the more G has yet to learn: the factor falls with the square of the distance over the goal.
+    is to lose, and the more G has yet to learn: the factor is `most` if the warm-up came to its goal, and falls with
+    the square of the distance, in σ, over the goal. If the distance was never read, the warm-up was too short to have
+    come anywhere, and G keeps its speed.
 
-    Args:
-        pair: G and D after the warm-up, which give the same for the same at every call.
-        z: Latents by which it is judged that G's samples stay.
-        sizes: What :func:`coopinit_plugin.method.layer_sizes.layer_sizes` said of G before the warm-up.
-        distance: Sliced Wasserstein distance of G's samples to the data, in σ; if it was never read, the warm-up was
-            too short to have come anywhere, and G keeps its speed.
-        most: The factor if the warm-up came to its goal.
-
-    Returns:
-        The number of weights that were changed.
+    `sizes` are those that `layer_sizes` read of G before the warm-up. G's samples of the latents `z` have to stay as
+    they are, so G has to give the same for the same at every call. Gives the number of weights that were changed.
     """
 
     def samples(training_mode: bool) -> Tensor:
@@ -99,39 +88,25 @@ def follows_a_source(z: Any, again: Any) -> bool:
     """Whether G starts from an image or a series that is given, as in translation from one domain to another.
 
     Such a G has more to learn from the adversarial loop than the data's distribution: what belongs to which source.
-
-    Args:
-        z: Latents of one batch.
-        again: Others of the same batch: what is alike in both is no noise.
+    `z` and `again` are drawn for one batch: what is alike in both is no noise.
     """
     pairs = zip(tree_leaves(z), tree_leaves(again), strict=False)  # StyleGAN2 draws one latent or two
     return any(a.ndim > 2 and a.is_floating_point() and torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
 
 def hand_over(
-    pair: Pair,
-    still: Pair,
-    few: list[Drawn],
-    draw: Callable[[], Drawn],
-    kind: str,
-    loss: Loss | None,
-    r1: float,
+    pair: Pair,  # after the warm-up, D in evaluation mode
+    still: Pair,  # the same two, which give the same for the same at every call
+    few: list[Drawn],  # samples by which the layers that scale and shift the logit are found
+    draw: Callable[[], Drawn],  # gives more of them
+    kind: str,  # the adversarial loss that follows, "none", or "unit" if it is not known
+    loss: Loss | None,  # D's on logits, if the kind has one
+    r1: float,  # γ of an R1 penalty on real samples
     team: Team,
 ) -> tuple[dict[str, Any], list[str]]:
     """Scale and shift D's last layer so that the user's D loss is smallest.
 
-    Args:
-        pair: G and D after the warm-up, D in evaluation mode; its last layer changes.
-        still: The same two, which give the same for the same at every call.
-        few: Samples by which the layers that scale and shift the logit are found.
-        draw: Gives more of them.
-        kind: The adversarial loss that follows, ``"none"``, or ``"unit"`` if it is not known.
-        loss: D's loss ``(f_real, f_fake) -> loss`` on logits, if the kind has one.
-        r1: γ of an R1 penalty on real samples.
-        team: The processes that share the samples.
-
-    Returns:
-        (The map that was applied and how the logits lie now, for the summary; what the user should know.)
+    Gives the map that was applied and how the logits lie now, for the summary; and what the user should know.
     """
     real, fake = _logits(pair, draw, team)
     affine, moved, worries = Affine(1.0, 0.0), "", list[str]()

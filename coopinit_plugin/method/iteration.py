@@ -31,61 +31,35 @@ Gradients = dict[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays the same from one iteration to the next.
+    """What stays the same from one iteration to the next."""
 
-    Attributes:
-        noise: Noise ε of a step, in σ.
-        energy_l2: Weight λ of mean f² in D's loss.
-        scale: σ of each tensor of a sample.
-        draw: Source of the chain's noise, ``(mean, std) -> sample``.
-        backward: Runs a loss backwards.
-        team: The processes that share the work.
-        keeps_batch: Whether D's score needs something of the batch beside x, so that it has to go along with a chain.
-    """
-
-    noise: float
-    energy_l2: float
-    scale: list[float]
-    draw: Draw = torch.normal
+    noise: float  # ε of a step, in σ
+    energy_l2: float  # weight λ of mean f² in D's loss
+    scale: list[float]  # σ of each tensor of a sample
+    draw: Draw = torch.normal  # the chain's noise
     backward: Callable[[Tensor], None] = Tensor.backward
     team: Team = ALONE
-    keeps_batch: bool = True
+    keeps_batch: bool = True  # whether D's score needs something of the batch beside x, to go along with a chain
 
 
 class Outcome(NamedTuple):
-    """What one iteration leaves behind.
+    """What one iteration leaves behind."""
 
-    Attributes:
-        fake: G(z), detached.
-        moments: On the device.
-    """
-
-    fake: Any
+    fake: Any  # G(z), detached
     moments: Moments
 
 
 def cooperate(
     pair: Pair,
     memory: Memory,
-    real: tuple[Any, Any, Any],
-    step: BalancedStep,
+    real: tuple[Any, Any, Any],  # x, as many fresh latents z, and the loader's batch, which may carry conditions
+    step: BalancedStep,  # started here, in the first iteration with a gradient
     settings: Settings,
     adam_g: Optimizer,
     adam_d: Optimizer,
     lag: Lag = LEVEL,
 ) -> Outcome:
-    """Run one iteration; G's and D's weights and the memory's chains change in place.
-
-    Args:
-        pair: G and D.
-        memory: The chains that go on.
-        real: (x, z, batch): real samples, as many fresh latents, and the loader's batch, which may carry conditions.
-        step: The chain's step size and number of steps; started here in the first iteration with a gradient.
-        settings: What stays the same.
-        adam_g: G's optimizer.
-        adam_d: D's optimizer.
-        lag: How far G is behind its chains and the data.
-    """
+    """Run one iteration; G's and D's weights and the memory's chains change in place."""
     x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 

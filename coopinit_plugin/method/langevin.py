@@ -11,43 +11,30 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from coopinit_plugin.errors import CoopInitError
 
-Score = Callable[[Any], Tensor]
-Draw = Callable[[Tensor, float], Tensor]
+Score = Callable[[Any], Tensor]  # f, from samples to one logit each; higher is more real
+Draw = Callable[[Tensor, float], Tensor]  # (mean, std) -> sample
 
 
 def langevin(
     score: Score,
     x: Any,
     *,
-    steps: int,
-    drift: float,
-    noise: float,
-    scale: list[float],
-    cap: float | None = None,
-    mask: Any = None,
+    steps: int,  # K
+    drift: float,  # a, in units in which the data have standard deviation 1
+    noise: float,  # ε, in σ
+    scale: list[float],  # σ of each tensor in x
+    cap: float | None = None,  # the longest drift of a sample in one step, as its RMS over the sample's elements, in σ
+    mask: Any = None,  # of the shape of x (or broadcast to it), 1 where a sample may move
     draw: Draw = torch.normal,
 ) -> tuple[Any, Tensor | None]:
     """Refine samples by K Langevin steps, x ← x + a·σ²·∇f(x) + ε·σ·N(0, I).
 
     The textbook form has a = δ²/2 and ε = δ; short-run practice needs two independent knobs (Nijkamp et al. 2019).
 
-    Args:
-        score: f, from samples to one logit each; higher is more real. Its parameters should be frozen.
-        x: Samples, a tensor ``(N, ...)`` or a nest of such. Not changed; no gradient flows back through the chain.
-        steps: K.
-        drift: a, in units in which the data have standard deviation 1.
-        noise: ε, in σ.
-        scale: σ of each tensor in `x`.
-        cap: The longest drift of one sample in one step, as its RMS over the sample's elements, in σ.
-        mask: Of the shape of `x` (or broadcast to it), 1 where a sample may move.
-        draw: ``(mean, std) -> sample``, the source of the noise.
-
-    Returns:
-        The refined samples x̃_K, detached, in the container of `x`; and, if there is a cap, how long the last drift
-        would have been without it: the mean over samples of its RMS, in σ, a scalar on the device.
-
-    Raises:
-        CoopInitError: where the score has no gradient path to the samples.
+    Samples are a tensor ``(N, ...)`` or a nest of such. They are not changed, and no gradient flows back through the
+    chain; the parameters of the score f should be frozen. Gives the refined samples x̃_K, detached, in the container of
+    `x`; and, if there is a cap, how long the last drift would have been without it: the mean over samples of its RMS,
+    in σ, a scalar on the device.
     """
     start, nest = tree_flatten(x)
     inputs = [leaf.detach().requires_grad_() for leaf in start]

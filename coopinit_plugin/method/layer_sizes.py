@@ -43,15 +43,9 @@ def set_sizes(
 ) -> int:
     """Give every layer the size that is asked for, if what the network gives stays the same.
 
-    Args:
-        network: G or D; changed in place.
-        sizes: As :func:`layer_sizes` gives them.
-        outputs: Each gives what the network makes of fixed samples, flat, and the same at every call; all have to stay,
-            the first is asked first.
-        pass_on: Whether the next layer may make up for a layer's new size.
-
-    Returns:
-        The number of weights that were changed.
+    Each of the outputs gives what the network makes of fixed samples, flat, and the same at every call; all have to
+    stay, the first is asked first. `pass_on` says whether the next layer may make up for a layer's new size. Gives the
+    number of weights that were changed.
     """
     wanted = dict(zip(map(id, _weights(network)), sizes, strict=True))
     with recorded(network) as record:

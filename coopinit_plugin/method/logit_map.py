@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # D's, (f_real, f_fake) -> loss
 
 WIDEST_STD = 12.0  # with Sigmoid and BCELoss in fp32 the gradient on a generated sample is 0 from logit 17 on
 FURTHEST_MEAN = 4.0  # of the real samples' logits from the middle, and of the generated ones': sigmoid(4) = 0.98
@@ -50,20 +50,12 @@ def unit_scale(real: Tensor, fake: Tensor) -> Affine:
 def line_search(
     loss: Loss, real: Tensor, fake: Tensor, *, penalty: float = 0.0, scalable: bool = True, shiftable: bool = True
 ) -> Affine:
-    """The affine map of D's output under which D's loss is smallest.
+    """The affine map of D's output under which D's loss is smallest: the best of a grid, refined five times.
 
-    Args:
-        loss: D's loss, ``(f_real, f_fake) -> loss``.
-        real: f on real samples, ``(M,)``.
-        fake: f on as many generated ones.
-        penalty: What a penalty on the squared gradient of f adds to the loss as it is, such as R1's γ/2·E‖∇f(x)‖²
-            (Mescheder et al. 2018); it grows with the square of the scale.
-        scalable: Whether the scale can be chosen.
-        shiftable: Whether the shift can.
-
-    Returns:
-        The best of a grid, refined five times. Where the loss falls without end as the logits grow (a Wasserstein
-        critic), no scale is the best one and :func:`unit_scale` is returned.
+    `real` is f on real samples, ``(M,)``, `fake` on as many generated ones; `penalty` is what a penalty on the squared
+    gradient of f adds to the loss as it is, such as R1's γ/2·E‖∇f(x)‖² (Mescheder et al. 2018), which grows with the
+    square of the scale. If the loss falls without end as the logits grow (a Wasserstein critic), no scale is the best
+    one and :func:`unit_scale` is returned.
     """
     spread, middle = max(_spread(real, fake), 1e-12), _middle(real, fake) if shiftable else 0.0
     apart = max(abs(float(real.mean() - fake.mean())) / 2, 1e-12)
@@ -92,13 +84,8 @@ def line_search(
 def critic_scale(real: Tensor, fake: Tensor, gradient_norms: Tensor, penalty: float = 10.0) -> Affine:
     """The scale that minimises a Wasserstein critic's loss with its gradient penalty, in closed form.
 
-    −s·gap + λ·mean((s·‖∇f‖ − 1)²) is smallest at s = (gap + 2λ·mean‖∇f‖) / (2λ·mean‖∇f‖²) (Gulrajani et al. 2017).
-
-    Args:
-        real: f on real samples.
-        fake: f on generated ones.
-        gradient_norms: ‖∇f‖ between them, one number per sample.
-        penalty: λ.
+    −s·gap + λ·mean((s·‖∇f‖ − 1)²) is smallest at s = (gap + 2λ·mean‖∇f‖) / (2λ·mean‖∇f‖²) (Gulrajani et al. 2017),
+    λ being the `penalty` and ‖∇f‖ one number per sample, between real and generated ones.
     """
     gap = max(float(real.mean() - fake.mean()), 0.0)
     squared = max(float(gradient_norms.square().mean()), 1e-24)

@@ -26,29 +26,18 @@ ROOM = 1 / 8  # of the free memory of a GPU: a memory that would take more is ke
 
 
 class Chains(NamedTuple):
-    """The chains of one iteration, one for each position of a batch.
+    """The chains of one iteration, one for each position of a batch."""
 
-    Attributes:
-        z: The latents, with the conditions that belong to them.
-        beside: Whatever else belongs to a chain: what D is given beside x, and where the chain may move.
-        x: Where the chains stand; ``None`` if they begin at G(z).
-    """
-
-    z: Any
-    beside: Any
-    x: Any = None
+    z: Any  # the latents, with the conditions that belong to them
+    beside: Any  # what else belongs to a chain: (what D is given beside x, where the chain may move)
+    x: Any = None  # where the chains stand; None if they begin at G(z)
 
 
 class Lag(NamedTuple):
-    """How far G is behind.
+    """How far G is behind."""
 
-    Attributes:
-        chains: Mean squared distance of G(z) to its chains at the end of the last iteration, in σ².
-        data: Newest sliced Wasserstein distance of G's samples to the data, in σ; 0 before the first one.
-    """
-
-    chains: float = 0.0
-    data: float = 0.0
+    chains: float = 0.0  # mean squared distance of G(z) to its chains at the end of the last iteration, in σ²
+    data: float = 0.0  # newest sliced Wasserstein distance of G's samples to the data, in σ; 0 before the first one
 
 
 LEVEL = Lag()
@@ -59,17 +48,12 @@ class Memory:
 
     The first iteration, and every eighth one until all places are filled, begins new chains at fresh latents, so that
     most chains begin at a G that has learnt something. In all others every position of the batch takes up one of its
-    places, drawn at random, so that chains meet in ever new batches. Processes draw alike, each for its own positions:
-    two of them with half the batch do what one does with the whole.
-
-    Args:
-        places: For each position of a batch.
-        seed: Draws the places, the same in all processes.
-        team: The processes that share the batch.
+    places, drawn at random, so that chains meet in ever new batches. Processes draw alike, from one seed, each for its
+    own positions: two of them with half the batch do what one does with the whole.
     """
 
     def __init__(self, places: int = PLACES, seed: int = 0, team: Team = ALONE) -> None:
-        self.places, self.filled, self.size, self.turn = places, 0, 0, 0
+        self.places, self.filled, self.size, self.turn = places, 0, 0, 0  # places for each position of a batch
         self._team = team
         self._random = random.Random(seed)
         self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
@@ -78,11 +62,9 @@ class Memory:
         self._chosen: list[int] = []  # the place that each position has taken
 
     def take(self, fresh: Chains, n: int) -> Chains:
-        """The chains of this iteration: new ones if it is their turn, those of the memory otherwise.
+        """The chains of this iteration: the n fresh ones of a batch if it is their turn, those of the memory otherwise.
 
-        Args:
-            fresh: Latents, and what belongs to them, of one batch.
-            n: How many they are. In a batch of another size than the first one none of them is taken.
+        Of a batch of another size than the first one none is taken.
         """
         self.size = self.size or n
         begins = self.turn % FRESH == 0 and self.filled < self.places and n == self.size
@@ -130,12 +112,7 @@ class Memory:
         return {"counts": counts, "random": self._random.getstate(), "kept": self._kept}
 
     def load_state_dict(self, state: dict[str, Any], like: Chains) -> None:
-        """Go on from there.
-
-        Args:
-            state: What :meth:`state_dict` gave.
-            like: Chains of the same form.
-        """
+        """Go on from there, `like` being chains of the same form."""
         self.filled, self.size, self.turn = state["counts"]
         self._random.setstate(state["random"])
         leaves, self._nest = tree_flatten(like)
@@ -147,16 +124,11 @@ class Memory:
 
 
 def drawn_back(x: Any, g: Any, lag: Lag) -> Any:
-    """Where a chain begins: a share of the way from where it stood to G(z), half of it at the most.
+    """Where a chain begins: a share of the way from x, where it stood, to g = G(z), half of it at the most.
 
     If G is close behind its chains, they are left to go on more freely: a chain that is drawn back farther than its
     steps lead never gets anywhere. The more so if G is closer to its chains than to the data, for then they have not
     come to the data themselves.
-
-    Args:
-        x: Where the chains stood.
-        g: G(z).
-        lag: How far G is behind.
     """
     share = min(PULL, lag.chains / LOOSE) * (min(1.0, lag.chains / lag.data**2) if lag.data else 1.0)
     return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), share), x, g)

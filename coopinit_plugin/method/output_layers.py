@@ -17,19 +17,12 @@ DEEPEST = 16  # layers looked at, from the last one back
 
 @dataclass(frozen=True)
 class OutputLayers:
-    """What of D to change so that its logit goes through an affine map.
+    """What of D to change so that its logit goes through an affine map."""
 
-    Attributes:
-        scaled: Parameters that scale the logit when all are multiplied; empty if none do (spectral norm).
-        shifted: A bias that shifts the logit of every sample alike, ``None`` if there is none.
-        per_unit: By how much it does so, for a change of the bias by 1.
-        rounding: Of D's numbers, relative to their size.
-    """
-
-    scaled: list[nn.Parameter]
-    shifted: nn.Parameter | None
-    per_unit: float
-    rounding: float = 0.0
+    scaled: list[nn.Parameter]  # that scale the logit when all are multiplied; empty if none do (spectral norm)
+    shifted: nn.Parameter | None  # a bias that shifts the logit of every sample alike
+    per_unit: float  # by how much it does so, for a change of the bias by 1
+    rounding: float = 0.0  # of D's numbers, relative to their size
 
     @property
     def scales(self) -> bool:
@@ -58,16 +51,12 @@ class OutputLayers:
 
 @torch.no_grad()
 def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
-    """Find the layers in which the logit is linear.
+    """Find the layers in which the logit is linear; f gives it for a fixed batch, ``(N,)``, the same at every call.
 
     Going back from the last layer called, layers are taken as long as the logit is linear in the factor by which all
     their parameters are multiplied together; the search is over once the logit itself is multiplied by that factor.
     This finds the one last layer of most D's, the several of a multi-scale or projection D, and none if a spectral norm
-    undoes the factor.
-
-    Args:
-        D: The discriminator; its parameters are as before at the end.
-        f: The logits of a fixed batch, ``(N,)``, the same at every call.
+    undoes the factor. D's parameters are as before at the end.
     """
     with recorded(D) as record:
         base = f()

@@ -13,27 +13,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 @dataclass(frozen=True)
 class Pair:
-    """G and D, and how they are called. Samples and latents are tensors or nests of tensors.
-
-    Attributes:
-        G: The generator, a plain module.
-        D: The discriminator, a plain module.
-        real: ``(batch) -> x``, the data in a batch of the loader.
-        latent: ``(n, device, batch) -> z``, n latents.
-        generate: ``(z) -> G(z)``, with its graph.
-        logits: ``(x, z, batch) -> f``, high on real, in the shape that D gives them: what the user's loss sees.
-        after_d_step: What the user's loop does after each step of D.
-        mask: ``(x) -> mask``, 1 where the chain may move x; ``None`` if it may everywhere.
-    """
+    """Plain modules G and D, and how they are called. Samples and latents are tensors or nests of tensors."""
 
     G: nn.Module
     D: nn.Module
-    real: Callable[[Any], Any]
-    latent: Callable[[int, torch.device, Any], Any]
-    generate: Callable[[Any], Any]
-    logits: Callable[[Any, Any, Any], Tensor]
-    after_d_step: Callable[[], object]
-    mask: Callable[[Any], Any]
+    real: Callable[[Any], Any]  # (batch) -> x, the data in a batch of the loader
+    latent: Callable[[int, torch.device, Any], Any]  # (n, device, batch) -> z, n latents
+    generate: Callable[[Any], Any]  # (z) -> G(z), with its graph
+    logits: Callable[[Any, Any, Any], Tensor]  # (x, z, batch) -> f, high on real, in D's shape, as the user's loss sees
+    after_d_step: Callable[[], object]  # what the user's loop does after each step of D
+    mask: Callable[[Any], Any]  # (x) -> mask, 1 where the chain may move x; None if it may everywhere
 
     def draw(self, batch: Any, device: torch.device) -> tuple[Any, Any, Any]:
         """(x, z, batch): the data in the batch, and as many latents."""

@@ -14,34 +14,21 @@ from torch.utils._pytree import tree_leaves
 
 @dataclass
 class Call:
-    """One call of a submodule.
+    """One call of a submodule."""
 
-    Attributes:
-        name: The submodule's name; empty for the network itself.
-        module: The submodule.
-        output: What it gave, ``None`` while it runs or if it failed.
-        shape: Of its first tensor argument, ``None`` if that is none.
-        dtype: Of the same.
-    """
-
-    name: str
+    name: str  # empty for the network itself
     module: nn.Module
-    output: Any = None
-    shape: tuple[int, ...] | None = None
-    dtype: torch.dtype | None = None
+    output: Any = None  # None while it runs or if it failed
+    shape: tuple[int, ...] | None = None  # of its first argument, None if that is no tensor
+    dtype: torch.dtype | None = None  # of the same
 
 
 @dataclass
 class Record:
-    """The calls of a pass.
+    """The calls of a pass."""
 
-    Attributes:
-        begun: In the order in which they began; those of a failed pass, too.
-        ended: In the order in which they ended.
-    """
-
-    begun: list[Call] = field(default_factory=list)
-    ended: list[Call] = field(default_factory=list)
+    begun: list[Call] = field(default_factory=list)  # in the order in which they began; those that failed, too
+    ended: list[Call] = field(default_factory=list)  # in the order in which they ended
 
     @property
     def rounding(self) -> float:

@@ -11,50 +11,28 @@ from coopinit_plugin.method.team import ALONE, Team
 
 
 class Moments(NamedTuple):
-    """What an iteration is judged by: tensors on the device as it leaves them, floats once they are read.
+    """What an iteration is judged by: tensors on the device as it leaves them, floats once they are read."""
 
-    Attributes:
-        real_mean: Mean f(x).
-        real_variance: Variance of f(x).
-        refined_mean: Mean f(x̃).
-        refined_variance: Variance of f(x̃).
-        displacement: Mean squared displacement of the chain, in σ².
-        drift: How long a drift would have been without the cap, in σ; 0 if there is none.
-    """
-
-    real_mean: Any
+    real_mean: Any  # of f(x)
     real_variance: Any
-    refined_mean: Any
+    refined_mean: Any  # of f(x̃_K)
     refined_variance: Any
-    displacement: Any
-    drift: Any
+    displacement: Any  # mean squared displacement of the chain, in σ²
+    drift: Any  # how long a drift would have been without the cap, in σ; 0 if there is none
 
 
 class Statistics(NamedTuple):
-    """The moments of all processes together, as plain floats.
+    """The moments of all processes together, as plain floats."""
 
-    Attributes:
-        real: Mean f(x).
-        refined: Mean f(x̃_K).
-        score_std: s, the mean of the two standard deviations.
-        displacement: RMS of x̃_K − G(z), in σ.
-        drift: Mean drift of the chain's last step had there been no cap, in σ.
-    """
-
-    real: float
-    refined: float
-    score_std: float
-    displacement: float
-    drift: float
+    real: float  # mean f(x)
+    refined: float  # mean f(x̃_K)
+    score_std: float  # s, the mean of the two standard deviations
+    displacement: float  # RMS of x̃_K − G(z), in σ
+    drift: float  # mean drift of the chain's last step had there been no cap, in σ
 
     @classmethod
     def read(cls, moments: Moments, team: Team = ALONE) -> Statistics:
-        """Read the moments from the device, once, and pool those of all processes.
-
-        Args:
-            moments: Of this process.
-            team: The processes that share the work.
-        """
+        """Read this process's moments from the device, once, and pool those of all processes."""
         rows = team.gather(torch.stack([value.float() for value in moments])).tolist()
         each = Moments(*zip(*rows, strict=True))
         real, real_std = _pooled(each.real_mean, each.real_variance)

@@ -29,20 +29,13 @@ class Plateau:
     or, where batches are small, of those of 64 iterations. One reading is noisy, so means of four are compared: where
     the last eight of them bring no progress over those before, that is a plateau. Shorter lulls are part of the way,
     with larger images above all. There is no verdict before eight readings.
-
-    Attributes:
-        distance: What is read.
-        team: The processes that share the samples.
-        readings: All so far, in σ.
-        best: The smallest mean of four readings so far.
-        at_best: Whether the newest reading gave it.
     """
 
     distance: SlicedWasserstein
     team: Team = ALONE
-    readings: list[float] = field(default_factory=list)
-    best: float = float("inf")
-    at_best: bool = False
+    readings: list[float] = field(default_factory=list)  # all so far, in σ
+    best: float = float("inf")  # the smallest mean of four readings so far
+    at_best: bool = False  # whether the newest reading gave it
     _seen: int = 0
     _real: list[Tensor] = field(default_factory=list)
     _fake: list[Tensor] = field(default_factory=list)

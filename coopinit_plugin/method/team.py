@@ -18,19 +18,12 @@ def _own_mean(tensors: list[Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Team:
-    """How the processes talk. Without arguments: one process that works alone.
-
-    Attributes:
-        count: How many processes there are.
-        index: Which of them this one is, from 0.
-        gather: Collects a tensor of every process, one row each, in their order.
-        average: Replaces each tensor, in place, by its mean over all processes.
-    """
+    """How the processes talk. Without arguments: one process that works alone."""
 
     count: int = 1
-    index: int = 0
-    gather: Callable[[Tensor], Tensor] = _own_row
-    average: Callable[[list[Tensor]], None] = _own_mean
+    index: int = 0  # which of them this one is, from 0
+    gather: Callable[[Tensor], Tensor] = _own_row  # collects a tensor of every process, one row each, in their order
+    average: Callable[[list[Tensor]], None] = _own_mean  # replaces each tensor, in place, by its mean over all
 
 
 ALONE = Team()
