@@ -1,4 +1,4 @@
-"""The hand-over: D's layers back to their size, and its logits made fit for the adversarial loss that follows."""
+"""The hand-over: D's layers back to their size, G slower than D, and D's logits fit for the loss that follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D's layers as large as they were: the warm-up changes what D computes, not how fast it goes on learning.
+"""Sizes of layers: D's as they were, so that it goes on learning as fast, and G's larger, so that it learns slower.
 
 A step of the adversarial loop's Adam moves each entry of a weight W by about its learning rate η, and so what the layer
 does by η/σ(W) of itself, σ the largest singular value. The warm-up makes layers two to three times larger; left so, D
@@ -7,7 +7,8 @@ learns two to three times more slowly than from random weights, and G runs away 
 How large a layer is can often be chosen freely: a normalisation after it undoes any factor, and where the activation is
 positively homogeneous (ReLU, LeakyReLU) the next layer can make up for it. So every layer, from the first on, gets the
 size it had, where that leaves D's logits as they are; the last layer keeps what is left over. Under BatchNorm, whose ε
-weighs more the smaller the variance, it gets as near to that size as the logits let it.
+weighs more the smaller the variance, it gets as near to that size as the logits let it. By the same means G's layers
+before a normalisation get the larger size that the hand-over asks for.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
 
 
 @torch.no_grad()
-def layer_sizes(D: nn.Module) -> list[float]:
-    """σ of each of D's weights that are matrices or kernels, taken as ``(rows, everything else)``."""
-    return [_size(weight) for weight in _weights(D)]
+def layer_sizes(network: nn.Module) -> list[float]:
+    """σ of each of its weights that are matrices or kernels, taken as ``(rows, everything else)``."""
+    return [_size(weight) for weight in _weights(network)]
 
 
 @torch.no_grad()
@@ -78,16 +79,18 @@ def set_sizes(
     return changed
 
 
-def _places(D: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Module, list[nn.Module], list[nn.Parameter]]]:
+def _places(
+    network: nn.Module, called: list[nn.Module]
+) -> Iterator[tuple[nn.Module, list[nn.Module], list[nn.Parameter]]]:
     """Each layer, what is called between it and the next one, the next one's weights; in the order of the calls.
 
     Last come the layers whose call cannot be seen, as they are run by their ``forward`` or by a function of torch.
     """
-    modules = [*dict.fromkeys(called), D]  # D last: its own parameters, where it has some
+    modules = [*dict.fromkeys(called), network]  # last its own parameters, where it has some
     layers = [index for index, module in enumerate(modules) if _matrices(module)]
     for index, after in zip(layers, [*layers[1:], None], strict=False):
         yield modules[index], modules[index + 1 : after], [] if after is None else _matrices(modules[after])
-    for name, module in D.named_modules():
+    for name, module in network.named_modules():
         if module not in modules and not _inside(name):
             yield module, [], []
 
@@ -146,8 +149,8 @@ def _std(logits: Tensor) -> float:
     return float(logits.std(correction=0))
 
 
-def _weights(D: nn.Module) -> list[nn.Parameter]:
-    return [p for p in D.parameters() if p.ndim > 1 and p.requires_grad and p.is_floating_point()]
+def _weights(network: nn.Module) -> list[nn.Parameter]:
+    return [p for p in network.parameters() if p.ndim > 1 and p.requires_grad and p.is_floating_point()]
 
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The hand-over: D's logits, by one scale and one shift, made fit for the adversarial loss that follows.
+"""The map of D's logits, one scale and one shift, that makes them fit for the adversarial loss that follows.
 
 The likelihood fixes neither offset nor scale of f: after the warm-up D tells real from generated, but with logits so
 small that the first adversarial steps rewrite it. So the user's own D loss is minimised over the two numbers of an
