@@ -109,7 +109,7 @@ class State:
             "D": dict(self.pair.D.named_parameters()),
             "adam_g": self.adam_g.state_dict(),
             "adam_d": self.adam_d.state_dict(),
-            "step": self.step.state,
+            "step": (self.step.size, self.step.pace),
             "averaged": self.averaged.tensors,
             "scale": self.settings.scale,
             "sizes": self.sizes,
@@ -125,7 +125,7 @@ class State:
             put_back(tensors_of(net).values(), [saved[key] for key in tensors_of(net)])
         self.adam_g.load_state_dict(state["adam_g"])
         self.adam_d.load_state_dict(state["adam_d"])
-        self.step.state = state["step"]
+        self.step.size, self.step.pace = state["step"]
         self.sizes = state["sizes"]
         put_back(self.averaged.tensors, state["averaged"])
         self.history[:] = [StepReport(*row) for row in state["history"]]
