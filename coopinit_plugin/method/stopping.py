@@ -19,6 +19,7 @@ PATIENCE = 8  # means that may bring no progress
 GOAL = 0.16  # σ; if the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # one of them must lie this much below the best before them
 WORSE = 1.25  # a mean this much above the best one: the warm-up has gone wrong
+MOVING = ("readings", "best", "_seen", "_real", "_fake")  # what a checkpoint holds of a Plateau
 
 
 @dataclass
@@ -84,18 +85,12 @@ class Plateau:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from."""
-        return {
-            "readings": self.readings,
-            "best": self.best,
-            "seen": self._seen,
-            "real": self._real,
-            "fake": self._fake,
-        }
+        return {name.lstrip("_"): getattr(self, name) for name in MOVING}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.readings, self.best, self._seen = state["readings"], state["best"], state["seen"]
-        self._real, self._fake = state["real"], state["fake"]
+        for name in MOVING:
+            setattr(self, name, state[name.lstrip("_")])
 
     @property
     def past_its_best(self) -> bool:
