@@ -152,9 +152,9 @@ def test_the_files_import_in_no_circle():
 
 
 @pytest.mark.parametrize("file", METHOD)
-def test_the_method_rests_on_torch_nests_and_errors_alone(file):
+def test_the_method_rests_on_torch_and_errors_alone(file):
     assert outer(file) <= {"torch"}
-    others = {(file, name) for name in inner(file) - {"nests", "errors"} if not name.startswith("method.")}
+    others = {(file, name) for name in inner(file) - {"errors"} if not name.startswith("method.")}
     assert others <= KNOWN
 
 

@@ -1,1 +1,1 @@
-"""The method: what a reader of the paper looks for. Of this package it rests on `nests` and `errors` alone."""
+"""The method: what a reader of the paper looks for. Of this package it rests on `errors` alone."""
