@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.finite import check_statistics
 from coopinit_plugin.method.iteration import cooperate
-from coopinit_plugin.method.statistics import Statistics
 from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing
@@ -71,10 +70,10 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    outcome = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, state.lag)
+    fake, found = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, state.lag)
     state.averaged.update(iteration)
 
-    found = Statistics.read(outcome.moments, state.settings.team)
+    found = found.read(state.settings.team)
     check_statistics(found, iteration, real[0], config)
     if step.size is None and iteration >= BLIND_ITERATIONS:
         raise CoopInitError(
@@ -84,7 +83,7 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
         )
     used, steps = step.size or 0.0, step.steps
     step.update(found.real - found.refined, found.score_std, found.drift)
-    state.plateau.observe(real[0], outcome.fake)
+    state.plateau.observe(real[0], fake)
     report = StepReport(
         iteration=iteration,
         real=found.real,

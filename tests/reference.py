@@ -163,8 +163,8 @@ class Reference:
         self.adam_g.step()
         return teaching
 
-    def iterate(self, xs: list[Tensor], z: Tensor) -> list[float]:
-        """One cooperative iteration; mean f(x), var f(x), mean f(x̃), var f(x̃), displacement², drift without the cap."""
+    def iterate(self, xs: list[Tensor], z: Tensor) -> dict[str, float]:
+        """One cooperative iteration; what it is judged by: `squared` is displacement², `drift` that without the cap."""
         self.see_real(xs)
         filling = len(self.memory) < self.places and self.turn % self.fresh == 0
         self.turn += 1
@@ -206,13 +206,19 @@ class Reference:
             self.teach(list(generated) if isinstance(generated, tuple) else [generated], targets)
         self.last_teaching = float(teaching.detach().to(torch.float32))
 
-        found = [f_real.mean(), ((f_real - f_real.mean()) ** 2).mean()]
-        found += [f_refined.mean(), ((f_refined - f_refined.mean()) ** 2).mean(), teaching]
-        statistics = [float(value.detach().to(torch.float32)) for value in found]  # read in single precision
-        statistics.append(self.drift)
+        found = {
+            "real": f_real.mean(),
+            "real_variance": ((f_real - f_real.mean()) ** 2).mean(),
+            "refined": f_refined.mean(),
+            "refined_variance": ((f_refined - f_refined.mean()) ** 2).mean(),
+            "squared": teaching,
+        }
+        # They are read in single precision.
+        statistics = {name: float(value.detach().to(torch.float32)) for name, value in found.items()}
+        statistics["drift"] = self.drift
         if self.balanced:
-            gap = statistics[0] - statistics[2]
-            deviation = (math.sqrt(statistics[1]) + math.sqrt(statistics[3])) / 2
+            gap = statistics["real"] - statistics["refined"]
+            deviation = (math.sqrt(statistics["real_variance"]) + math.sqrt(statistics["refined_variance"])) / 2
             if gap < 0 or self.drift <= 0.25:
                 self.a = self.a * math.exp(0.1 * max(-1.0, min(1.0, gap / deviation)))
         return statistics

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
 from coopinit_plugin.method.memory import LEVEL, Chains, Lag, Memory, drawn_back
 from coopinit_plugin.method.pair import Pair, detached
-from coopinit_plugin.method.statistics import Moments, moments
+from coopinit_plugin.method.statistics import Statistics
 from coopinit_plugin.method.team import ALONE, Team
 
 BEHIND = 0.1  # σ²; G takes one teaching step for each of these that it lies behind its chains
@@ -42,13 +42,6 @@ class Settings:
     keeps_batch: bool = True  # whether D's score needs something of the batch beside x, to go along with a chain
 
 
-class Outcome(NamedTuple):
-    """What one iteration leaves behind."""
-
-    fake: Any  # G(z), detached
-    moments: Moments
-
-
 def cooperate(
     pair: Pair,
     memory: Memory,
@@ -58,8 +51,11 @@ def cooperate(
     adam_g: Optimizer,
     adam_d: Optimizer,
     lag: Lag = LEVEL,
-) -> Outcome:
-    """Run one iteration; G's and D's weights and the memory's chains change in place."""
+) -> tuple[Any, Statistics]:
+    """Run one iteration; G's and D's weights and the memory's chains change in place.
+
+    Gives G(z), detached, and what the iteration is judged by, still on the device.
+    """
     x, z, batch = real
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
@@ -94,7 +90,7 @@ def cooperate(
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
     _catch_up(pair, memory, settings, adam_g, adam_d, lag.chains)
-    return Outcome(detached(g), moments(f_real, f_refined, teaching, drift))
+    return detached(g), Statistics.of(f_real, f_refined, teaching, drift)
 
 
 def _catch_up(

@@ -72,9 +72,9 @@ class Library(Contender):
 
     def __call__(self) -> None:
         given = self.step, self.settings, self.adam_g, self.adam_d
-        outcome = cooperate(self.pair, self.memory, (self.x, self.z, self.x), *given)
+        _, found = cooperate(self.pair, self.memory, (self.x, self.z, self.x), *given)
         self.averaged.update(2)
-        torch.stack(list(outcome.moments)).tolist()
+        found.read()
 
 
 class Adversarial(Contender):

@@ -165,15 +165,15 @@ def test_an_iteration_is_the_textbooks(case):
         if step.size is None:
             expected = reference.first_step_size(xs, z)
         distance = reference.distance = 0.0 if iteration < 2 else 0.5 * behind**0.5 * iteration
-        outcome = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d, Lag(behind, distance))
+        _, found = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d, Lag(behind, distance))
         if reference.a is None:
             assert step.size == pytest.approx(expected, rel=1e-6)  # found in single precision
             reference.a = step.size
         theirs = reference.iterate(xs, z)
-        found = [float(value.float()) for value in outcome.moments]
-        behind = found[4]
-        assert found == pytest.approx(theirs, rel=1e-5, abs=1e-7)
-        step.update(found[0] - found[2], (found[1] ** 0.5 + found[3] ** 0.5) / 2, found[5])
+        found = found.read()
+        behind = found.squared
+        assert found._asdict() == pytest.approx(theirs, rel=1e-5, abs=1e-7)
+        step.update(found.real - found.refined, found.score_std, found.drift)
         assert step.size == pytest.approx(reference.a, rel=1e-9)
         step.size = reference.a
         assert_close(ours_g, G, f"G at iteration {iteration}")
@@ -239,13 +239,13 @@ def test_a_warm_up_is_the_textbooks_loop(case):
     for iteration, row in enumerate(result.history):
         used = reference.a
         reference.distance = (result.history[iteration - 1].distance or 0.0) if iteration else 0.0
-        mean_real, _, mean_refined, _, squared, _ = reference.iterate(data[iteration % 7], latents[iteration % 7])
+        theirs = reference.iterate(data[iteration % 7], latents[iteration % 7])
         assert (row.iteration, row.real, row.refined) == (
             iteration + 1,
-            pytest.approx(mean_real, rel=1e-4, abs=1e-6),
-            pytest.approx(mean_refined, rel=1e-4, abs=1e-6),
+            pytest.approx(theirs["real"], rel=1e-4, abs=1e-6),
+            pytest.approx(theirs["refined"], rel=1e-4, abs=1e-6),
         )
-        assert row.displacement == pytest.approx(squared**0.5, rel=1e-4)
+        assert row.displacement == pytest.approx(theirs["squared"] ** 0.5, rel=1e-4)
         assert row.step_size == pytest.approx(used, rel=1e-6)
     assert len(result.history) == 20
     assert_close(G, theirs_g, "G")
