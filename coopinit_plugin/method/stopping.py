@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.method.distance import SlicedWasserstein, among
 from coopinit_plugin.method.team import ALONE, Team
@@ -50,9 +51,9 @@ class Plateau:
         """Take one iteration's samples."""
         self.at_best = False
         self._seen += 1
-        fake = self.distance.project(fake)
-        self._fake.append(fake)
-        self._real.append(self.distance.project(real)[: len(fake)])  # a later batch may be larger than the first
+        n = len(tree_leaves(fake)[0])
+        self._fake.append(self.distance.project(fake))
+        self._real.append(self.distance.project(tree_map(lambda leaf: leaf[:n], real)))  # of a batch that may be larger
         while len(self._fake) > OLDEST or self._samples(self._fake[1:]) >= WINDOW:
             del self._real[0], self._fake[0]
         if self._seen % EVERY or (self._samples(self._fake) < WINDOW and len(self._fake) < OLDEST):
