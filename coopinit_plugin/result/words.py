@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 
 logger = logging.getLogger(__name__)
@@ -85,11 +86,18 @@ def concern(summary: Mapping[str, Any]) -> str | None:
 
 
 def _next(summary: Mapping[str, Any]) -> str:
-    share, go_on = summary["among_data"], "Go on with your adversarial loop as it is."
-    if share is not None and share < FEW * summary["among_data_real"]:
-        whole = "By mean and spread they are near your data, one by one not among them yet: your loop is there for that"
-        return f"{whole}. {go_on} result.plot('warm_start.png') shows them."
-    if summary["stopped_by"] == "max_iterations":
-        return f"They may come closer yet: WarmStartConfig(max_iterations={2 * summary['iterations']}). {go_on}"
-    close = summary["stopped_by"] == "goal" and share is not None
-    return f"They are close to your data. {go_on}" if close else go_on
+    share, stopped_by, told = summary["among_data"], summary["stopped_by"], list[str]()
+    few = share is not None and share < FEW * summary["among_data_real"]
+    if stopped_by == "goal" and share is not None:
+        told.append("By mean and spread they are near your data." if few else "They are close to your data.")
+    elif stopped_by == "plateau":
+        told.append(f"They came no closer any more, {GOAL:.2f} σ was aimed at.")
+    elif stopped_by == "max_iterations":
+        more = f"WarmStartConfig(max_iterations={2 * summary['iterations']})"
+        told.append(f"They had not come to {GOAL:.2f} σ, the goal; {more} gives them more time.")
+    if few:
+        told.append("One by one they are not among them yet: your loop is there for that.")
+    told.append("Go on with your adversarial loop as it is.")
+    if few:
+        told.append("result.plot('warm_start.png') shows them.")
+    return " ".join(told)

@@ -113,14 +113,21 @@ def test_close_is_said_only_of_what_lies_among_the_data():
     close = told + ", 80% of them among your data (of real ones 90%). They are close to your data."
     assert outcome(DONE) == f"{close} Go on with your adversarial loop as it is."
     around = outcome({**DONE, "among_data": 0.03})
-    assert "3% of them among your data (of real ones 90%). By mean and spread they are near your data, one by" in around
+    assert (
+        "3% of them among your data (of real ones 90%). By mean and spread they are near your data. One by one"
+        in around
+    )
     assert "result.plot('warm_start.png')" in around
     for other in (around, outcome({**DONE, "among_data": None}), outcome({**DONE, "stopped_by": "plateau"})):
         assert "close to your data" not in other
 
 
 def test_every_end_says_what_to_do_next():
-    assert "WarmStartConfig(max_iterations=286)" in outcome({**DONE, "stopped_by": "max_iterations"})
+    more = "They had not come to 0.16 σ, the goal; WarmStartConfig(max_iterations=286) gives them more time. "
+    assert more in outcome({**DONE, "stopped_by": "max_iterations"})
+    few = outcome({**DONE, "stopped_by": "max_iterations", "among_data": 0.0})
+    assert more + "One by one they are not among them yet: your loop is there for that. Go on with" in few
+    assert "They came no closer any more, 0.16 σ was aimed at. Go on" in outcome({**DONE, "stopped_by": "plateau"})
     assert "WarmStartConfig(langevin_steps=20)" in outcome({**DONE, "stopped_by": "plateau", "distance_kept": 0.7})
     short = {"distance_first": None, "distance_kept": None, "among_data": None, "among_data_real": None}
     assert outcome({**DONE, **short, "iterations": 0, "stopped_by": "iterations"}) == (
@@ -142,7 +149,7 @@ def test_samples_between_far_apart_modes_are_not_called_close(capfd):
     result = warm_start(G, D, [grid(256) for _ in range(20)], config=short(iterations=2 * EVERY), adapter=hooks())
     assert result.summary["among_data"] < 0.2
     assert result.summary["among_data_real"] > 0.7
-    assert "one by one not among them yet" in capfd.readouterr().err
+    assert "One by one they are not among them yet" in capfd.readouterr().err
 
 
 # --- the cost
