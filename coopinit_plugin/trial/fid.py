@@ -17,14 +17,14 @@ class Images(torch.utils.data.Dataset[Tensor]):
     """Images as torch-fidelity reads them, (3, H, W) uint8.
 
     Args:
-        x: (N, C, H, W), one channel or three.
+        x: (N, C, H, W), one channel or three, on the CPU.
         low: What becomes 0.
         high: What becomes 255.
     """
 
     def __init__(self, x: Tensor, low: Tensor, high: Tensor) -> None:
         levels = ((x - low) / (high - low).clamp_min(1e-12) * 255).round().clamp(0, 255)
-        self._levels = levels.to("cpu", torch.uint8).expand(-1, 3, -1, -1)
+        self._levels = levels.to(torch.uint8).expand(-1, 3, -1, -1)
 
     def __len__(self) -> int:
         return len(self._levels)
@@ -51,8 +51,8 @@ def fid(real: Any, fake: Any) -> float | None:
         return None
     if not all(isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] in (1, 3) for x in (real, fake)):
         return None
-    low, high = real.min().to(fake.device), real.max().to(fake.device)
-    sets = [Images(x.to(fake.device), low, high) for x in (real, fake)]
+    real, fake = real.cpu(), fake.cpu()
+    sets = [Images(x, real.min(), real.max()) for x in (real, fake)]
     given = {"input1": sets[0], "input2": sets[1], "cuda": torch.cuda.is_available()}
     try:
         found = calculate_metrics(**given, fid=True, cache=False, verbose=False)

@@ -156,9 +156,11 @@ class Gauge:
     @property
     def fid(self) -> float | None:
         """Of the newest reading's samples, on an accelerator: on a CPU it would take longer than many a run."""
+        if not torch.accelerator.is_available():
+            return None
         began = time.perf_counter()
         with self._untouched():
-            found = fid(self._plan.real, self._fake) if torch.accelerator.is_available() else None
+            found = fid(self._plan.real, self._fake)
         self.seconds += time.perf_counter() - began
         return found
 
