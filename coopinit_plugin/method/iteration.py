@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -37,7 +36,6 @@ class Settings:
     energy_l2: float  # weight λ of mean f² in D's loss
     scale: list[float]  # σ of each tensor of a sample
     draw: Draw = torch.normal  # the chain's noise
-    backward: Callable[[Tensor], None] = Tensor.backward
     team: Team = ALONE
     keeps_batch: bool = True  # whether D's score needs something of the batch beside x, to go along with a chain
 
@@ -73,14 +71,13 @@ def cooperate(
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
     teaching = teaching_loss(g, refined, settings.scale)
-    settings.backward(teaching)
-    for_g = _taken_gradients(adam_g)
-    _taken_gradients(adam_d)  # of a G that calls D: no part of D's own
+    for_g = _gradients(teaching, adam_g)
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
-    f_refined = _learnt(f(refined), -1, settings)
-    f_real = _learnt(pair.score(x, z, batch), 1, settings)
-    for_d = _taken_gradients(adam_d)
+    f_refined, weight = f(refined), settings.energy_l2
+    for_d = _gradients(f_refined.mean() + weight * f_refined.square().mean(), adam_d)
+    f_real = pair.score(x, z, batch)
+    for_d = _sum(for_d, _gradients(weight * f_real.square().mean() - f_real.mean(), adam_d))
 
     # 5. Both step, on the mean gradient of all processes: one message for both
     _average(settings.team, for_g, for_d, pair)
@@ -89,18 +86,14 @@ def cooperate(
     pair.after_d_step()
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
-    _catch_up(pair, memory, settings, adam_g, adam_d, lag.chains)
+    _catch_up(pair, memory, settings, adam_g, lag.chains)
     return detached(g), Statistics.of(f_real, f_refined, teaching, drift)
 
 
-def _catch_up(
-    pair: Pair, memory: Memory, settings: Settings, adam_g: Optimizer, adam_d: Optimizer, behind: float
-) -> None:
+def _catch_up(pair: Pair, memory: Memory, settings: Settings, adam_g: Optimizer, behind: float) -> None:
     for _ in range(min(MOST, ceil(behind / BEHIND)) - 1):
         chains = memory.some()
-        settings.backward(teaching_loss(pair.generate(chains.z), chains.x, settings.scale))
-        for_g = _taken_gradients(adam_g)
-        _taken_gradients(adam_d)
+        for_g = _gradients(teaching_loss(pair.generate(chains.z), chains.x, settings.scale), adam_g)
         _average(settings.team, for_g, {}, pair)
         _step(adam_g, for_g)
 
@@ -127,11 +120,6 @@ def _score_beside(pair: Pair, chains: Chains, samples: Any) -> Tensor:
     return pair.score(samples, chains.z, chains.beside[0])
 
 
-def _learnt(f: Tensor, sign: int, settings: Settings) -> Tensor:
-    settings.backward(settings.energy_l2 * f.square().mean() - sign * f.mean())
-    return f
-
-
 def _average(team: Team, for_g: Gradients, for_d: Gradients, pair: Pair) -> None:
     """The mean of all processes, of the gradients and of G's running statistics, which are not looked for in one."""
     if team.count == 1:
@@ -142,22 +130,23 @@ def _average(team: Team, for_g: Gradients, for_d: Gradients, pair: Pair) -> None
     team.average([*gradients, *running_statistics(pair.G)])
 
 
-def _taken_gradients(optimizer: Optimizer) -> Gradients:
-    """Each parameter's gradient, taken off it: G and D may share layers."""
-    found = {parameter: parameter.grad for group in optimizer.param_groups for parameter in group["params"]}
-    _put(dict.fromkeys(found))
-    return found
+def _gradients(loss: Tensor, optimizer: Optimizer) -> Gradients:
+    """The loss's gradient with respect to each parameter of the optimizer; G and D may share some."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return dict(zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True))
+
+
+def _sum(first: Gradients, second: Gradients) -> Gradients:
+    """Of two backward passes, one after the other, so that the graph of one pass at a time is held."""
+    both = {parameter: (first[parameter], second[parameter]) for parameter in first}
+    return {parameter: b if a is None else a if b is None else a + b for parameter, (a, b) in both.items()}
 
 
 def _step(optimizer: Optimizer, gradients: Gradients) -> None:
-    _put(gradients)
-    optimizer.step()
-    _put(dict.fromkeys(gradients))  # so that the next chain has their memory
-
-
-def _put(gradients: Gradients) -> None:
     for parameter, gradient in gradients.items():
         parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:

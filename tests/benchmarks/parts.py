@@ -72,17 +72,17 @@ def measure(case: str, steps: int, iterations: int) -> dict[str, float]:
         backwards.append(1)
         return TEACHING if len(backwards) % 3 == 1 else D_BACK
 
-    run.settings = dataclasses.replace(run.settings, backward=clock.timed(run.settings.backward, which))
     for adam in (run.adam_g, run.adam_d):
         adam.step = clock.timed(adam.step, ADAM)
     whole = clock.timed(run.__call__, REST)
     run.pair = dataclasses.replace(run.pair, generate=clock.timed(run.pair.generate, G_PASS))
 
-    def put_on_the_clock(owner: Any, name: str, part: str) -> AbstractContextManager:
+    def put_on_the_clock(owner: Any, name: str, part: Any) -> AbstractContextManager:
         return patch.object(owner, name, clock.timed(getattr(owner, name), part))
 
     with (
         put_on_the_clock(iteration, "langevin", MOVES),
+        put_on_the_clock(iteration, "_gradients", which),
         put_on_the_clock(langevin, "input_gradient", CHAIN),
         put_on_the_clock(iteration, "refresh_statistics", STATISTICS),
         put_on_the_clock(Pair, "score", D_PASS),
