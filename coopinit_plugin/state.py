@@ -27,9 +27,9 @@ from coopinit_plugin.method.balance import BalancedStep, step_size
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings
-from coopinit_plugin.method.layer_sizes import layer_sizes
 from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Lag, Memory
 from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.slower_generator import layer_sizes
 from coopinit_plugin.method.stopping import Plateau
 from coopinit_plugin.method.team import Team
 from coopinit_plugin.nests import move
@@ -70,7 +70,7 @@ class State:
     settings: Settings
     averaged: AveragedGenerator
     plateau: Plateau
-    sizes: dict[str, list[float]]  # largest singular values of G's and D's layers before the first iteration
+    sizes: list[float]  # largest singular values of G's layers before the first iteration
     batches: Batches
     generators: list[torch.Generator]  # that the loader owns
     identity: dict[str, Any]  # what has to be the same for a checkpoint to be gone on from
@@ -183,7 +183,7 @@ def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage
         settings=Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps_batch),
         averaged=AveragedGenerator(pair.G, pair.D, config.averaging),
         plateau=Plateau(SlicedWasserstein(x, scale), team),
-        sizes={"G": layer_sizes(pair.G), "D": layer_sizes(pair.D)},
+        sizes=layer_sizes(pair.G),
         batches=batches,
         generators=generators,
         identity=same,

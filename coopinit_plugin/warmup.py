@@ -34,17 +34,10 @@ from coopinit_plugin.host.randomness import (
     set_random_state,
 )
 from coopinit_plugin.loop import iterate
-from coopinit_plugin.method.hand_over import (
-    SLOWER,
-    STEADY,
-    Drawn,
-    follows_a_source,
-    hand_over,
-    restored_sizes,
-    slowed_generator,
-)
+from coopinit_plugin.method.hand_over import Drawn, hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.slower_generator import SLOWER, STEADY, follows_a_source, slowed_generator
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
@@ -197,10 +190,9 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     still = _still(pair)
     before = (FEW - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
     few = [*(draw() for _ in range(before)), pair.draw(batches.peek(), run.device)]  # the last one is not used up
-    resized = slowed = 0
+    slowed = 0
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
-        resized = restored_sizes(still, few, state.sizes["D"])
         slowed = _slowed(still, few[-1], state, config, distance)
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
@@ -210,7 +202,7 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])
     check_weights(pair.G, "G", config)
     check_weights(pair.D, "D", config)
-    return {"layers_resized": resized, "layers_slowed": slowed, **told}
+    return {"layers_slowed": slowed, **told}
 
 
 def _slowed(still: Pair, last: Drawn, state: State, config: WarmStartConfig, distance: float | None) -> int:
@@ -221,7 +213,7 @@ def _slowed(still: Pair, last: Drawn, state: State, config: WarmStartConfig, dis
     if follows_a_source(z, again):
         return 0
     most = STEADY if config.r1 or config.handover == "wasserstein" else SLOWER
-    return slowed_generator(still, z, state.sizes["G"], distance, most)
+    return slowed_generator(still, z, state.sizes, distance, most)
 
 
 def _still(pair: Pair) -> Pair:

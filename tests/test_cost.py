@@ -228,8 +228,8 @@ def test_few_passes_go_before_the_first_iteration_and_after_the_last(batch, draw
     warm_start(G, D, images(80, batch), config=config, callback=callback, progress=False, adapter=adapter)
     begun = collections.Counter(G=2 + 1 + unit + 1, D=9 + 3 + 3 * unit + 4)  # with those of the first iteration
     assert seen[0] <= begun
-    judged = -(-8 // batch)  # batches by which layers are found, proved and, by both kinds of statistics, resized
-    assert calls - seen[-1] <= collections.Counter(G=drawn + 2 + judged + 8, D=2 * drawn + (5 + 3 + 4) * judged)
+    judged = -(-8 // batch)  # batches by which the last layers are found and proved
+    assert calls - seen[-1] <= collections.Counter(G=drawn + 2 + 8, D=2 * drawn + (5 + 3) * judged)
 
 
 def test_the_chain_under_spectral_norm_works_out_each_weight_once(monkeypatch):

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from coopinit_plugin.method.kept import buffers, kept, values
-from coopinit_plugin.method.layer_sizes import alike
 from coopinit_plugin.method.logit_map import Affine
-from coopinit_plugin.method.output_layers import OutputLayers, find_output_layers
+from coopinit_plugin.method.output_layers import OutputLayers, alike, find_output_layers
 from coopinit_plugin.method.pair import Pair
 
 COARSE = 1e-3  # relative rounding of the logits from which on they are not single precision

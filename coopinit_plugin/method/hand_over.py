@@ -1,4 +1,4 @@
-"""The hand-over: D's layers back to their size, G slower than D, and D's logits fit for the loss that follows."""
+"""The hand-over: D's logits made fit for the adversarial loss that follows."""
 
 from __future__ import annotations
 
@@ -7,91 +7,26 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from coopinit_plugin.method.energy_mode import normalisers
 from coopinit_plugin.method.fitting import fit
-from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
+from coopinit_plugin.method.kept import buffers, frozen, kept, training
 from coopinit_plugin.method.langevin import input_gradient
-from coopinit_plugin.method.layer_sizes import set_sizes
 from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
 from coopinit_plugin.method.output_layers import OutputLayers
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.method.team import Team
 
 Drawn = tuple[Any, Any, Any]  # (x, z, batch)
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
-SLOWER = 64.0  # G's layers before a normalisation, against their size before the warm-up, if it came to its goal
-STEADY = 16.0  # the same, if the loss that follows has a gradient penalty, which keeps modes by itself
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 INVERTED = (
     "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
     "longer, config=WarmStartConfig(iterations=...), or train D alone before G until real samples score higher."
 )
-
-
-def restored_sizes(pair: Pair, samples: list[Drawn], sizes: list[float]) -> int:
-    """Give D's layers the sizes that `layer_sizes` read before the warm-up, if its logits stay as they are.
-
-    They are those of the given samples and of as many generated ones; G and D have to give the same for the same at
-    every call. Gives the number of weights that were changed.
-    """
-    with torch.no_grad():
-        fake = [(pair.generate(z), z, batch) for _, z, batch in samples]
-    alone = [layer for layer in normalisers(pair.D) if not isinstance(layer, nn.SyncBatchNorm)]  # wait for no process
-
-    def logits(on_own_statistics: bool, drawn: list[Drawn]) -> Tensor:
-        """After what the loop does after a step of D; also on the statistics of each batch, as in that loop."""
-        with kept(values(pair.D.parameters()), buffers(pair.D), training(*alone)):
-            pair.after_d_step()
-            for layer in alone if on_own_statistics else ():
-                layer.train()
-            return _scores(pair, drawn)
-
-    ways = [False, True] if alone else [False]
-    changed = set_sizes(pair.D, sizes, [partial(logits, way, drawn) for way in ways for drawn in (samples, fake)])
-    if changed:
-        pair.after_d_step()
-    return changed
-
-
-def slowed_generator(pair: Pair, z: Any, sizes: list[float], distance: float | None, most: float = SLOWER) -> int:
-    """Make G learn more slowly in the adversarial loop than D: its layers before a normalisation get larger.
-
-    A step of Adam moves a weight by about the learning rate, whatever the weight's size, so a layer that is so many
-    times as large turns that much more slowly, while the normalisation after it leaves what G gives as it is. After the
-    warm-up G is the one that has more to lose: at the speed that it has from random weights it leaves its modes within
-    a hundred iterations, before D has learnt to hold it. The farther the warm-up ended from the data, the less there
-    is to lose, and the more G has yet to learn: the factor is `most` if the warm-up came to its goal, and falls with
-    the square of the distance, in σ, over the goal. If the distance was never read, the warm-up was too short to have
-    come anywhere, and G keeps its speed.
-
-    `sizes` are those that `layer_sizes` read of G before the warm-up. G's samples of the latents `z` have to stay as
-    they are, so G has to give the same for the same at every call. Gives the number of weights that were changed.
-    """
-
-    def samples(training_mode: bool) -> Tensor:
-        with kept(training(pair.G), buffers(pair.G)):
-            pair.G.train(training_mode)
-            return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
-
-    slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
-    wanted = [slower * size for size in sizes]
-    return set_sizes(pair.G, wanted, [partial(samples, True), partial(samples, False)], pass_on=False)
-
-
-def follows_a_source(z: Any, again: Any) -> bool:
-    """Whether G starts from an image or a series that is given, as in translation from one domain to another.
-
-    Such a G has more to learn from the adversarial loop than the data's distribution: what belongs to which source.
-    `z` and `again` are drawn for one batch: what is alike in both is no noise.
-    """
-    pairs = zip(tree_leaves(z), tree_leaves(again), strict=False)  # StyleGAN2 draws one latent or two
-    return any(a.ndim > 2 and a.is_floating_point() and torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
 
 def hand_over(

@@ -13,6 +13,7 @@ from coopinit_plugin.method.logit_map import Affine
 from coopinit_plugin.method.recorder import recorded
 
 DEEPEST = 16  # layers looked at, from the last one back
+ALIKE = 0.1  # of the outputs' standard deviation: what they may move, beside rounding, and still count as the same
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
                 parameter.mul_(by).add_(plus)
             return f() - base
 
-    def alike(a: Tensor, b: Tensor) -> bool:
+    def equal(a: Tensor, b: Tensor) -> bool:
         """Equal to rounding, against the size of the logits."""
         return float((a - b).abs().max()) <= error * max(size, float(b.abs().max()))
 
@@ -82,9 +83,9 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
     for layer in layers:
         tried = [*dict.fromkeys([*found, *own_parameters(layer)])]
         twice, fourfold = moved(tried, by=2.0), moved(tried, by=4.0)  # powers of two, which no precision rounds
-        if alike(fourfold, 3 * twice) and not alike(twice, torch.zeros_like(base)):
+        if equal(fourfold, 3 * twice) and not equal(twice, torch.zeros_like(base)):
             found = tried
-            if complete := alike(twice, base):
+            if complete := equal(twice, base):
                 break
 
     if complete:
@@ -100,6 +101,12 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
         if abs(per_unit) > 1e-6 and off <= error * abs(per_unit):
             return OutputLayers(found if complete else [], bias, per_unit, record.rounding)
     return OutputLayers(found if complete else [], None, 1.0, record.rounding)
+
+
+def alike(now: Tensor, before: Tensor, rounding: float) -> bool:
+    """Whether outputs are the same, to a tenth of their standard deviation and the rounding of the numbers."""
+    moved = float((now - before).abs().max())
+    return moved <= ALIKE * float(before.std(correction=0)) + 4 * rounding * float(before.abs().max())
 
 
 def own_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -61,7 +61,6 @@ ABLATIONS = {
     "only-d": Arm("warm", keep="D"),
     "no-handover": Arm("warm", {"handover": "none"}),
     "no-limit": Arm("warm", without={"coopinit_plugin.method.logit_map.FURTHEST_MEAN": 20.0}),
-    "no-sizes": Arm("warm", without={"coopinit_plugin.warmup.restored_sizes": lambda *_: 0}),
     "no-pace": Arm("warm", without={"coopinit_plugin.method.balance.QUICK": 1.0}),
     "no-averaging": Arm("warm", {"averaging": 0.0}),
     "no-balance-0.1": Arm("warm", {"step_size": 0.1}),

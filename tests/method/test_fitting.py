@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.functional import dropout, linear, normalize
 
 from coopinit_plugin import WarmStartConfig, warm_start
-from coopinit_plugin.method.layer_sizes import layer_sizes
 
 X = torch.cat(vectors(4))
 ITERATIONS = 15
@@ -189,13 +188,11 @@ SERVED = {
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_scale_and_shift_are_found_and_the_layers_get_their_size(name, caplog):
+def test_scale_and_shift_are_found(name, caplog):
     D = SERVED[name]()
-    sizes = layer_sizes(D)
     _, told = warm(D, iterations=40)
     assert told["handover_moved"] == "scale and shift"
     assert told["handover_scale"] != 1
-    assert layer_sizes(D)[0] == pytest.approx(sizes[0], rel=0.11)
     assert "No layer" not in caplog.text
     assert "differs between" not in caplog.text
 
@@ -204,7 +201,7 @@ def test_a_score_that_changes_with_every_call_is_named_as_the_cause(caplog):
     calls = iter(range(10**9))
     D = Noisy(lambda x: x * (1 + next(calls) % 7))
     _, told = warm(D)
-    assert (told["handover_moved"], told["handover_scale"], told["layers_resized"]) == ("", 1.0, 0)
+    assert (told["handover_moved"], told["handover_scale"]) == ("", 1.0)
     assert "D's score of the same samples differs between two calls with the same random state" in caplog.text
     assert "adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)" in caplog.text
     assert "spectral norm" not in caplog.text

@@ -1,70 +1,32 @@
-"""What the hand-over does to G, the one word for the loss, and the hand-over alone."""
+"""The one word for the loss, the hand-over alone, and what it refuses."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
 from networks import conv_pair, hooks, images, mlp_pair, short, vectors
+from snapshot import Snapshot
 from torch import nn
 
-from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
-from coopinit_plugin.calling.adapter import bound
-from coopinit_plugin.method.hand_over import SLOWER, follows_a_source, slowed_generator
-from coopinit_plugin.method.layer_sizes import layer_sizes
-from coopinit_plugin.method.stopping import GOAL
+from coopinit_plugin import CoopInitError, WarmStartConfig, warm_start
 
 
-def normed() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_d_that_ends_not_finite_is_refused_in_words_and_nothing_is_changed(value):
+    G, D = mlp_pair()
+    before, calls = Snapshot(G, D), itertools.count()
 
+    def spoil(D: nn.Module) -> None:
+        if next(calls):  # the first call proves that it may be called
+            with torch.no_grad():
+                D[0].weight.fill_(value)
 
-@pytest.mark.parametrize(("distance", "slower"), [(None, 1.0), (0.1, SLOWER), (2 * GOAL, SLOWER / 4), (9.0, 1.0)])
-@pytest.mark.parametrize("training", [True, False])
-def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training, distance, slower):
-    G = normed()
-    G(torch.randn(64, 3))  # running statistics
-    z = torch.randn(64, 3)
-    sizes = layer_sizes(G)
-    with torch.no_grad():
-        before = G.train(training)(z)
-        assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, sizes, distance) == (slower > 1)
-        assert torch.allclose(G.train(training)(z), before, atol=1e-2)
-    assert layer_sizes(G) == pytest.approx([slower * sizes[0], sizes[1]], rel=1e-3)
-
-
-def test_a_g_without_norms_and_frozen_parameters_stay_as_they_are():
-    G = mlp_pair()[0]
-    values = [p.clone() for p in G.parameters()]
-    assert slowed_generator(bound(G, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(G), 0.1) == 0
-    assert all(map(torch.equal, values, G.parameters()))
-    frozen = normed()
-    frozen[0].bias.requires_grad_(False)
-    assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(frozen), 0.1) == 0
-
-
-@pytest.mark.parametrize(("source", "slowed"), [(True, 0), (False, 1)])
-def test_a_g_that_translates_keeps_its_speed(source, slowed):
-    G = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)
-    )
-    D = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(36, 1))
-    pairs = [{"A": torch.randn(16, 1, 8, 8), "B": torch.randn(16, 1, 8, 8)} for _ in range(4)]
-    adapter = Adapter(
-        real=lambda batch: batch["B"], latent=lambda n, device, batch: batch["A"] if source else torch.randn(n, 1, 8, 8)
-    )
-    enough = WarmStartConfig(iterations=64)  # for a reading of the distance
-    result = warm_start(G, D, pairs, handover="hinge", config=enough, adapter=adapter, progress=False)
-    assert result.summary["layers_slowed"] == slowed
-
-
-def test_labels_and_codes_beside_the_noise_are_no_source():
-    noise, again = torch.randn(4, 8, 1, 1), torch.randn(4, 8, 1, 1)
-    labels, one_hot, image = torch.arange(4), torch.eye(4), torch.randn(4, 1, 8, 8)
-    for beside in (labels, one_hot, "a word", None):
-        assert not follows_a_source((noise, beside), (again, beside))
-    assert follows_a_source((noise, image), (again, image))
-    assert not follows_a_source([noise], [again, noise])  # as mixing regularisation draws them
+    config = WarmStartConfig(iterations=1, handover="logistic")
+    with pytest.raises(CoopInitError, match=r"The warm-up left D's 0\.weight not finite.*Your networks are untouched"):
+        warm_start(G, D, vectors(), config=config, adapter=hooks(after_d_step=spoil), progress=False)
+    before.assert_unchanged()
 
 
 @pytest.mark.parametrize(
