@@ -26,23 +26,9 @@ from coopinit_plugin.host.copies import checked, copies, moved
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
-from coopinit_plugin.host.randomness import (
-    borrowed_randomness,
-    loader_generators,
-    random_state,
-    randomness,
-    set_random_state,
-)
+from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
 from coopinit_plugin.loop import iterate
-from coopinit_plugin.method.hand_over import (
-    SLOWER,
-    STEADY,
-    Drawn,
-    follows_a_source,
-    hand_over,
-    restored_sizes,
-    slowed_generator,
-)
+from coopinit_plugin.method.hand_over import hand_over, restored_sizes, slowed_generator
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.result.files import CONFIG
@@ -201,7 +187,11 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
         resized = restored_sizes(still, few, state.sizes["D"])
-        slowed = _slowed(still, few[-1], state, config, distance)
+        x, z, batch = few[-1]
+        with kept(randomness([])):
+            z_again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
+        penalised = bool(config.r1) or config.handover == "wasserstein"
+        slowed = slowed_generator(still, z, z_again, state.sizes["G"], distance, penalised)
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)
@@ -213,27 +203,16 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     return {"layers_resized": resized, "layers_slowed": slowed, **told}
 
 
-def _slowed(still: Pair, last: Drawn, state: State, config: WarmStartConfig, distance: float | None) -> int:
-    """Make G learn more slowly than D, if it does not translate; the number of weights that were changed."""
-    x, z, batch = last
-    with kept(randomness([])):
-        again = still.latent(len(tree_leaves(x)[0]), tree_leaves(x)[0].device, batch)
-    if follows_a_source(z, again):
-        return 0
-    most = STEADY if config.r1 or config.handover == "wasserstein" else SLOWER
-    return slowed_generator(still, z, state.sizes["G"], distance, most)
-
-
 def _still(pair: Pair) -> Pair:
     """The pair, as functions that give the same for the same: random state and buffers are the same at every call."""
     modules = [*pair.G.modules(), *pair.D.modules()]
     own = [value for module in modules for value in vars(module).values() if isinstance(value, torch.Generator)]
-    state = random_state(own)
+    rewind = randomness(own)  # to this moment
 
     def still(f: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
             with kept(randomness(own), buffers(pair.G, pair.D)):
-                set_random_state(state, own)
+                rewind()
                 return f(*given)
 
         return call

@@ -9,7 +9,7 @@ from torch import nn
 
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig, warm_start
 from coopinit_plugin.calling.adapter import bound
-from coopinit_plugin.method.hand_over import SLOWER, follows_a_source, slowed_generator
+from coopinit_plugin.method.hand_over import SLOWER, STEADY, follows_a_source, slowed_generator
 from coopinit_plugin.method.layer_sizes import layer_sizes
 from coopinit_plugin.method.stopping import GOAL
 
@@ -19,16 +19,18 @@ def normed() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
-@pytest.mark.parametrize(("distance", "slower"), [(None, 1.0), (0.1, SLOWER), (2 * GOAL, SLOWER / 4), (9.0, 1.0)])
+@pytest.mark.parametrize(("distance", "share"), [(None, 0.0), (0.1, 1.0), (2 * GOAL, 0.25), (9.0, 0.0)])
+@pytest.mark.parametrize("penalised", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training, distance, slower):
+def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training, penalised, distance, share):
+    slower = max(1.0, share * (STEADY if penalised else SLOWER))
     G = normed()
     G(torch.randn(64, 3))  # running statistics
     z = torch.randn(64, 3)
     sizes = layer_sizes(G)
     with torch.no_grad():
         before = G.train(training)(z)
-        assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, sizes, distance) == (slower > 1)
+        assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, None, sizes, distance, penalised) == (slower > 1)
         assert torch.allclose(G.train(training)(z), before, atol=1e-2)
     assert layer_sizes(G) == pytest.approx([slower * sizes[0], sizes[1]], rel=1e-3)
 
@@ -36,11 +38,12 @@ def test_gs_layers_before_a_norm_get_larger_and_its_samples_stay(training, dista
 def test_a_g_without_norms_and_frozen_parameters_stay_as_they_are():
     G = mlp_pair()[0]
     values = [p.clone() for p in G.parameters()]
-    assert slowed_generator(bound(G, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(G), 0.1) == 0
+    z = torch.randn(64, 3)
+    assert slowed_generator(bound(G, mlp_pair()[1], hooks()), z, None, layer_sizes(G), 0.1, False) == 0
     assert all(map(torch.equal, values, G.parameters()))
     frozen = normed()
     frozen[0].bias.requires_grad_(False)
-    assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), torch.randn(64, 3), layer_sizes(frozen), 0.1) == 0
+    assert slowed_generator(bound(frozen, mlp_pair()[1], hooks()), z, None, layer_sizes(frozen), 0.1, False) == 0
 
 
 @pytest.mark.parametrize(("source", "slowed"), [(True, 0), (False, 1)])
