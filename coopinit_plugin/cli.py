@@ -20,7 +20,6 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.checkpoint import Checkpoints
-from coopinit_plugin.result.card import table
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.trial.pilot import pilot
@@ -122,7 +121,7 @@ def _warm_start(asked: Any) -> None:
     except KeyboardInterrupt:
         kept = f"a checkpoint is in {folder}: {_again(asked)}" if checkpoints.exists else "nothing was kept"
         raise KeyboardInterrupt(kept) from None
-    print(table(result))
+    print(result)
     print(f"\nIn your script: coopinit_plugin.WarmStart.from_pretrained({str(folder)!r}).load_into(G, D)")
 
 
@@ -155,7 +154,7 @@ def _show(asked: Any) -> None:
         result = WarmStart.from_pretrained(asked.init)
     except OSError as error:
         raise CoopInitError(f"{asked.init} is no folder here, and was not found on the Hub: {error}") from error
-    print(table(result))
+    print(result)
     if asked.plot:
         print(f"\nDrawn: {result.plot(asked.plot)}")
 

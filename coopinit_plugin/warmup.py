@@ -111,10 +111,10 @@ def warm_start(
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
-        finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
-        begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
-        if finished and not begun and output_dir is not None:
-            result = WarmStart.from_pretrained(output_dir)
+        begun, finished = run.any(resume and checkpoints.exists, resume and (Path(output_dir or "") / CONFIG).exists())
+        if finished and not begun:
+            logger.warning("%s holds the result of a finished warm-up, which is taken: nothing is run.", output_dir)
+            result = WarmStart.from_pretrained(output_dir or "")
             check_same(identity(result.config, 1), identity(config, 1), output_dir)
         else:
             stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
@@ -125,7 +125,7 @@ def warm_start(
     own = ("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)
     give_back([*own, *((f"ema[{i}]", module, result.generator_state) for i, module in enumerate(averaged))])
     if run.is_main:
-        tell(result.summary, progress, taken_from=output_dir if finished and not begun else None)
+        tell(result.summary, progress)
     return result
 
 
@@ -165,10 +165,9 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "displacement_last": history[-1].displacement if history else None,
             **told,
         }
-        origin = witness.origin(loader, run.processes)
         summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
         weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
-        return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
+        return WarmStart(weights[0], weights[1], config, history, summary, witness.origin(), witness.samples())
 
 
 def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, distance: float | None) -> dict[str, Any]:

@@ -113,17 +113,11 @@ def test_show_is_a_small_table(here, capsys):
     printed = capsys.readouterr().out
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines() if "  " in line)
     assert [*rows] == [
-        "generator",
-        "discriminator",
-        "data",
-        "iterations",
-        "cost",
-        "D's logits",
-        "versions",
-        "settings",
+        *("generator", "discriminator", "latents", "data", "device", "versions"),
+        *("iterations", "cost", "D's logits", "settings"),
     ]  # too short for a reading of the distance
     assert rows["generator"] == "Sequential, 50 parameters"
-    assert rows["data"].startswith("2 in [")
+    assert rows["data"].startswith("(32, 2) float32 from ")
     assert rows["iterations"] == "3, stopped by iterations"
     assert re.fullmatch(r"\d\S* s, about that of \d\S* adversarial iterations", rows["cost"])
     assert re.fullmatch(r"real -?\d\S*, generated -?\d\S*", rows["D's logits"])
