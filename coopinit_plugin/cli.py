@@ -43,19 +43,20 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
-    asked = _parser().parse_args(arguments)
+    asked = vars(_parser().parse_args(arguments))
+    run, command, debug = asked.pop("run"), asked.pop("command"), asked.pop("debug")
     logging.basicConfig(format="%(message)s")
     try:
-        asked.run(asked)
+        run(**asked)
         return 0
     except KeyboardInterrupt:
-        resumable = hasattr(asked, "resume")
-        status, told = 130, "interrupted" + "; with --resume the same command goes on from what was kept" * resumable
+        going_on = "; with --resume the same command goes on from what was kept" if "resume" in asked else ""
+        status, told = 130, f"interrupted{going_on}"
     except (CoopInitError, HFValidationError, OSError) as error:  # as most errors of the Hub are
-        if asked.debug:
+        if debug:
             raise
         status, told = 2, " ".join(str(error).split())
-    print(f"coopinit {asked.command}: {told}", file=sys.stderr)
+    print(f"coopinit {command}: {told}", file=sys.stderr)
     return status
 
 
@@ -64,19 +65,20 @@ def _parser() -> _Parser:
     parser = _Parser(prog="coopinit", description="A short cooperative warm-up for your GAN.", **teaches)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(run: Callable[[Any], None], name: str, about: str) -> Callable[..., Any]:
+    def command(run: Callable[..., None], name: str, about: str) -> Callable[..., Any]:
         made = commands.add_parser(name, help=about, description=about, **teaches)
         made.set_defaults(run=run)
         made.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return made.add_argument
 
     pair: Any = {"metavar": "PAIR", "help": "a function of yours that makes networks and data, see below"}
-    fields: Any = {"action": "append", "default": [], "type": _setting, "metavar": "NAME=VALUE"}
+    folder: Any = {"dest": "output_dir", "metavar": "DIR"}
+    fields: Any = {"dest": "settings", "metavar": "NAME=VALUE", "action": "append", "default": [], "type": _setting}
     fields["help"] = "a field of WarmStartConfig; may be repeated"
     command(_inspect, "inspect", "Show how G and D are called. Changes nothing.")("pair", **pair)
     add = command(_warm_start, "warm-start", "Warm G and D up; save weights, model card and picture.")
     add("pair", **pair)
-    add("-o", "--output", metavar="DIR", required=True, help="folder to save in")
+    add("-o", "--output", **folder, required=True, help="folder to save in")
     add("--set", **fields)
     add("--resume", action="store_true", help="go on from the checkpoint that an interrupted warm-up left in DIR")
     add = command(_pilot, "pilot", "Is it worth it here? Your own step from three starts, at the same cost.")
@@ -84,7 +86,7 @@ def _parser() -> _Parser:
     add("--minutes", type=float, help="of the whole pilot; 10 if --iterations is not given")
     add("--iterations", type=int, help="of each run, instead of --minutes")
     add("--seeds", type=int, default=5, help="how many; 5 by default")
-    add("-o", "--output", metavar="DIR", default="pilot", help="folder for the runs and the report; pilot by default")
+    add("-o", "--output", **folder, default="pilot", help="folder for the runs and the report; pilot by default")
     add("--set", **fields)
     add("--resume", action="store_true", help="go on with the runs that DIR lacks")
     add = command(_push, "push", "Push a saved warm start to the Hugging Face Hub.")
@@ -98,45 +100,38 @@ def _parser() -> _Parser:
     return parser
 
 
-def _inspect(asked: Any) -> None:
-    G, D, loader, adapter = _made(asked.pair)
+def _inspect(pair: str) -> None:
+    G, D, loader, adapter = _made(pair)
     print(inspect(G, D, loader, adapter=adapter))
 
 
-def _warm_start(asked: Any) -> None:
-    config, folder = WarmStartConfig(**dict(asked.set)), Path(asked.output)
-    there = next((name for name in (CHECKPOINT, CONFIG) if (folder / name).exists()), None)
-    if there and not asked.resume:
-        raise CoopInitError(
-            f"{folder} holds the {there} of an earlier warm-up. Add --resume to go on from there; to begin anew, give "
-            "another -o or delete it."
-        )
-    folder.mkdir(parents=True, exist_ok=True)  # if that fails, it had better fail before the warm-up
-    G, D, loader, adapter = _made(asked.pair)
-    print(warm_start(G, D, loader, config=config, adapter=adapter, output_dir=folder, resume=asked.resume))
-    print(f"\nIn your script: coopinit_plugin.WarmStart.from_pretrained({str(folder)!r}).load_into(G, D)")
+def _warm_start(pair: str, settings: list[tuple[str, Any]], output_dir: str, resume: bool) -> None:
+    config = WarmStartConfig(**dict(settings))
+    if not resume and any(Path(output_dir, name).exists() for name in (CHECKPOINT, CONFIG)):
+        raise CoopInitError(f"{output_dir} holds a warm-up. Add --resume to go on from there, or give another -o.")
+    G, D, loader, adapter = _made(pair)
+    print(warm_start(G, D, loader, config=config, adapter=adapter, output_dir=output_dir, resume=resume))
+    print(f"\nIn your script: coopinit_plugin.WarmStart.from_pretrained({output_dir!r}).load_into(G, D)")
 
 
-def _pilot(asked: Any) -> None:
-    config = WarmStartConfig(**dict(asked.set))
-    make, loader, train_step, adapter = _made(asked.pair, "(make, loader, train_step)")
-    minutes = 10.0 if asked.minutes is None and asked.iterations is None else asked.minutes
-    amount: Any = {"minutes": minutes, "iterations": asked.iterations, "seeds": asked.seeds}
-    options: Any = {"output_dir": asked.output, "resume": asked.resume, "config": config, "adapter": adapter}
-    print(pilot(make, loader, train_step, **amount, **options))
-    print(f"\nThe whole report: {Path(asked.output) / PAGE}")
+def _pilot(pair: str, settings: list[tuple[str, Any]], **options: Any) -> None:
+    config = WarmStartConfig(**dict(settings))
+    make, loader, train_step, adapter = _made(pair, "(make, loader, train_step)")
+    if options["minutes"] is None and options["iterations"] is None:
+        options["minutes"] = 10.0
+    print(pilot(make, loader, train_step, config=config, adapter=adapter, **options))
+    print(f"\nThe whole report: {Path(options['output_dir'], PAGE)}")
 
 
-def _push(asked: Any) -> None:
-    result = WarmStart.from_pretrained(asked.init)
-    print(result.push_to_hub(asked.repo, private=asked.private, real_samples=asked.real_samples))
+def _push(init: str, repo: str, **options: Any) -> None:
+    print(WarmStart.from_pretrained(init).push_to_hub(repo, **options))
 
 
-def _show(asked: Any) -> None:
-    result = WarmStart.from_pretrained(asked.init)
+def _show(init: str, plot: str | None) -> None:
+    result = WarmStart.from_pretrained(init)
     print(result)
-    if asked.plot:
-        print(f"\nDrawn: {result.plot(asked.plot)}")
+    if plot:
+        print(f"\nDrawn: {result.plot(plot)}")
 
 
 def _made(name: str, expected: str = "(G, D, loader)") -> tuple[Any, ...]:

@@ -135,8 +135,7 @@ def test_a_folder_in_use_is_not_started_over(here, capsys):
     assert main(["warm-start", PAIR, "-o", "init", *SHORT]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "init holds the config.json of an earlier warm-up. Add --resume" in told
-    assert "another -o" in told
+    assert "init holds a warm-up. Add --resume to go on from there, or give another -o." in told
     assert {file.name: file.read_bytes() for file in Path("init").iterdir()} == before
     assert main(["warm-start", PAIR, "-o", "init", *SHORT, "--resume"]) == 0  # it is taken as it is
     assert {file.name: file.read_bytes() for file in Path("init").iterdir()} == before
@@ -153,7 +152,7 @@ def test_an_interrupt_says_what_was_kept_and_resume_goes_on(here, capsys):
     assert main(arguments) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "in it holds the checkpoint.pt of an earlier warm-up. Add --resume" in told
+    assert "in it holds a warm-up. Add --resume" in told
     assert main(["warm-start", "networks_of_mine.py:seeded", "-o", "in it", *SHORT, "--resume"]) == 0
     resumed, whole = WarmStart.from_pretrained("in it"), WarmStart.from_pretrained("whole")
     assert all(torch.equal(value, resumed.generator_state[key]) for key, value in whole.generator_state.items())
