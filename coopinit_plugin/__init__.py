@@ -56,18 +56,5 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = [
-    "Adapter",
-    "CoopInitError",
-    "PilotReport",
-    "SlicedWasserstein",
-    "StepReport",
-    "WarmStart",
-    "WarmStartConfig",
-    "Watch",
-    "infer_sign",
-    "inspect",
-    "pilot",
-    "presets",
-    "warm_start",
-]
+__all__ = ["Adapter", "CoopInitError", "SlicedWasserstein", "StepReport", "WarmStartConfig", "infer_sign", "inspect"]
+__all__ += ["PilotReport", "WarmStart", "Watch", "pilot", "presets", "warm_start"]

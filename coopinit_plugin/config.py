@@ -5,22 +5,21 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from coopinit_plugin.errors import CoopInitError
 
-HANDOVERS = ("auto", "none", "logistic", "hinge", "least_squares", "wasserstein", "relativistic")
-ALSO_CALLED = {  # the words that people type for these losses, in lower case, without "loss" and all but letters
-    "logistic": (
-        "bce", "bcewithlogits", "ns", "nsgan", "nonsat", "nonsaturating", "softplus", "vanilla", "minimax", "dcgan",
-        "crossentropy", "binarycrossentropy", "logisticns", "dragan", "gan", "r1",
-    ),
-    "hinge": ("geometric", "hingegan", "ganhinge"),
-    "least_squares": ("ls", "lsgan", "mse", "l2", "leastsquare", "meansquarederror", "ganls"),
-    "wasserstein": ("w", "wgan", "wgangp", "wassersteingp", "wgp", "wassersteingan", "wassersteingangp", "emd"),
-    "relativistic": ("rgan", "rsgan", "rpgan", "ragan", "rasgan", "r3gan", "relativisticgan", "relativisticaverage"),
-}  # fmt: skip
+ALSO_CALLED = {  # the words that people type for a loss, in lower case, without "loss" and all but letters and digits
+    "logistic": "bce bcewithlogits ns nsgan nonsat nonsaturating softplus vanilla minimax dcgan crossentropy "
+    "binarycrossentropy logisticns dragan gan r1",
+    "hinge": "geometric hingegan ganhinge",
+    "least_squares": "ls lsgan mse l2 leastsquare meansquarederror ganls",
+    "wasserstein": "w wgan wgangp wassersteingp wgp wassersteingan wassersteingangp emd",
+    "relativistic": "rgan rsgan rpgan ragan rasgan r3gan relativisticgan relativisticaverage",
+}
+HANDOVERS = ("auto", "none", *ALSO_CALLED)
 
 
 def _letters(word: Any) -> str:
@@ -28,47 +27,40 @@ def _letters(word: Any) -> str:
     return re.sub(r"loss|[^a-z0-9]", "", str(word).lower())
 
 
-MEANT = {word: ours for ours, words in ALSO_CALLED.items() for word in (_letters(ours), *words)}
+MEANT = {word: ours for ours, words in ALSO_CALLED.items() for word in (_letters(ours), *words.split())}
 
 
 class Rule(NamedTuple):
     """What a field may be."""
 
-    kind: type  # int for whole numbers, float for all finite ones
-    least: float = 0
-    most: float = math.inf
-    above: bool = False  # whether the value must lie above `least`
+    expected: str  # in words
+    kind: type  # int for whole numbers, float for all
+    within: Callable[[Any], bool]  # whether a number lies in the bounds
     instead: tuple[str | None, ...] = ()  # what may stand in place of a number
 
     def allows(self, value: Any) -> bool:
         """Whether the value keeps to the rule."""
         if value is None or isinstance(value, str):
             return value in self.instead
-        kinds = (int,) if self.kind is int else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-            return False
-        return value <= self.most and (value > self.least if self.above else value >= self.least)
-
-    def __str__(self) -> str:
-        words = [f'"{word}"' if word else "None" for word in self.instead]
-        number = "a whole number" if self.kind is int else "a finite number"
-        words.append(f"{number} above {self.least}" if self.above else f"{number} of at least {self.least}")
-        return " or ".join(words) + ("" if self.most == math.inf else f" and at most {self.most}")
+        return isinstance(value, (int, self.kind)) and not isinstance(value, bool) and self.within(value)
 
 
+AT_LEAST_0 = Rule("a finite number of at least 0", float, lambda x: 0 <= x < math.inf)
+LEARNING_RATE = Rule("a finite number above 0 and at most 1", float, lambda x: 0 < x <= 1)
+BETA = Rule("a number in [0, 1)", float, lambda x: 0 <= x < 1)
 RULES = {
-    "iterations": Rule(int, least=0, instead=("auto",)),
-    "max_iterations": Rule(int, least=1),
-    "max_seconds": Rule(float, above=True, instead=(None,)),
-    "langevin_steps": Rule(int, least=1, instead=("auto",)),
-    "step_size": Rule(float, above=True, instead=("balanced",)),
-    "noise": Rule(float, instead=(None,)),
-    "lr_generator": Rule(float, above=True, most=1),
-    "lr_discriminator": Rule(float, above=True, most=1),
-    "averaging": Rule(float, most=0.999),
-    "energy_l2": Rule(float),
-    "r1": Rule(float),
-    "seed": Rule(int, most=2**63 - 1),
+    "iterations": Rule('"auto" or a whole number of at least 0', int, lambda x: x >= 0, ("auto",)),
+    "max_iterations": Rule("a whole number of at least 1", int, lambda x: x >= 1),
+    "max_seconds": Rule("None or a finite number above 0", float, lambda x: 0 < x < math.inf, (None,)),
+    "langevin_steps": Rule('"auto" or a whole number of at least 1', int, lambda x: x >= 1, ("auto",)),
+    "step_size": Rule('"balanced" or a finite number above 0', float, lambda x: 0 < x < math.inf, ("balanced",)),
+    "noise": Rule("None or a finite number of at least 0", float, AT_LEAST_0.within, (None,)),
+    "lr_generator": LEARNING_RATE,
+    "lr_discriminator": LEARNING_RATE,
+    "averaging": Rule("a finite number of at least 0 and at most 0.999", float, lambda x: 0 <= x <= 0.999),
+    "energy_l2": AT_LEAST_0,
+    "r1": AT_LEAST_0,
+    "seed": Rule(f"a whole number of at least 0 and at most {2**63 - 1}", int, lambda x: 0 <= x < 2**63),
 }
 
 
@@ -131,31 +123,29 @@ class WarmStartConfig:
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]!r}?" if near else f"Its fields are: {', '.join(known)}."
-                raise CoopInitError(f"WarmStartConfig has no field {name!r}. {hint}")
+                near = difflib.get_close_matches(name, known, n=1) or known
+                raise CoopInitError(
+                    f"WarmStartConfig has no field {name!r}. Did you mean {' or '.join(map(repr, near))}?"
+                )
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Refuse a wrong value at once, by name."""
         for name, rule in RULES.items():
             if not rule.allows(getattr(self, name)):
-                self._refuse(name, str(rule))
+                self._refuse(name, rule.expected)
         if isinstance(self.betas, list):  # as JSON gives them back
             object.__setattr__(self, "betas", tuple(self.betas))
-        if not (isinstance(self.betas, tuple) and len(self.betas) == 2):
-            self._refuse("betas", "two numbers, as Adam takes them, e.g. (0.5, 0.999)")
-        if not all(Rule(float).allows(beta) and beta < 1 for beta in self.betas):
-            self._refuse("betas", "two numbers in [0, 1), e.g. (0.5, 0.999)")
+        if not (isinstance(self.betas, tuple) and len(self.betas) == 2 and all(map(BETA.allows, self.betas))):
+            self._refuse("betas", "two numbers in [0, 1), as Adam takes them, e.g. (0.5, 0.999)")
         if isinstance(self.handover, str):
             object.__setattr__(self, "handover", MEANT.get(_letters(self.handover), self.handover))
         if self.handover not in HANDOVERS:
             near = difflib.get_close_matches(_letters(self.handover), MEANT, n=1) if self.handover else []
             hint = f" (did you mean {MEANT[near[0]]!r}?)" if near else ""
+            own = "adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)"
             self._refuse(
-                "handover",
-                f"one of {', '.join(map(repr, HANDOVERS))}{hint}. For a loss of your own give "
-                "adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)",
+                "handover", f"one of {', '.join(map(repr, HANDOVERS))}{hint}. For a loss of your own give {own}"
             )
 
     @property

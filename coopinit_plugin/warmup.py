@@ -26,18 +26,12 @@ from coopinit_plugin.host.copies import checked, copies, moved
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
-from coopinit_plugin.host.randomness import (
-    borrowed_randomness,
-    loader_generators,
-    random_state,
-    randomness,
-    set_random_state,
-)
+from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
 from coopinit_plugin.loop import iterate
-from coopinit_plugin.method.hand_over import Drawn, hand_over
+from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.slower_generator import SLOWER, STEADY, follows_a_source, slowed_generator
+from coopinit_plugin.method.slower_generator import slowed_generator
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
@@ -118,10 +112,10 @@ def warm_start(
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
-        finished = output_dir is not None and (Path(output_dir) / CONFIG).exists()
-        begun, finished = run.any(resume and run.is_main and checkpoints.exists, resume and run.is_main and finished)
-        if finished and not begun and output_dir is not None:
-            result = WarmStart.from_pretrained(output_dir)
+        begun, finished = run.any(resume and checkpoints.exists, resume and (Path(output_dir or "") / CONFIG).exists())
+        if finished and not begun:
+            logger.warning("%s holds the result of a finished warm-up, which is taken: nothing is run.", output_dir)
+            result = WarmStart.from_pretrained(output_dir or "")
             check_same(identity(result.config, 1), identity(config, 1), output_dir)
         else:
             stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
@@ -132,7 +126,7 @@ def warm_start(
     own = ("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)
     give_back([*own, *((f"ema[{i}]", module, result.generator_state) for i, module in enumerate(averaged))])
     if run.is_main:
-        tell(result.summary, progress, taken_from=output_dir if finished and not begun else None)
+        tell(result.summary, progress)
     return result
 
 
@@ -172,10 +166,9 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
             "displacement_last": history[-1].displacement if history else None,
             **told,
         }
-        origin = witness.origin(loader, run.processes)
         summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
         weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
-        return WarmStart(weights[0], weights[1], config, history, summary, origin, witness.samples())
+        return WarmStart(weights[0], weights[1], config, history, summary, witness.origin(), witness.samples())
 
 
 def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, distance: float | None) -> dict[str, Any]:
@@ -193,7 +186,11 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     slowed = 0
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
-        slowed = _slowed(still, few[-1], state, config, distance)
+        x, z, batch = few[-1]
+        with kept(randomness([])):
+            z_again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
+        penalised = bool(config.r1) or config.handover == "wasserstein"
+        slowed = slowed_generator(still, z, z_again, state.sizes, distance, penalised)
         run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)
@@ -205,27 +202,16 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
     return {"layers_slowed": slowed, **told}
 
 
-def _slowed(still: Pair, last: Drawn, state: State, config: WarmStartConfig, distance: float | None) -> int:
-    """Make G learn more slowly than D, if it does not translate; the number of weights that were changed."""
-    x, z, batch = last
-    with kept(randomness([])):
-        again = still.latent(len(tree_leaves(x)[0]), tree_leaves(x)[0].device, batch)
-    if follows_a_source(z, again):
-        return 0
-    most = STEADY if config.r1 or config.handover == "wasserstein" else SLOWER
-    return slowed_generator(still, z, state.sizes, distance, most)
-
-
 def _still(pair: Pair) -> Pair:
     """The pair, as functions that give the same for the same: random state and buffers are the same at every call."""
     modules = [*pair.G.modules(), *pair.D.modules()]
     own = [value for module in modules for value in vars(module).values() if isinstance(value, torch.Generator)]
-    state = random_state(own)
+    rewind = randomness(own)  # to this moment
 
     def still(f: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
             with kept(randomness(own), buffers(pair.G, pair.D)):
-                set_random_state(state, own)
+                rewind()
                 return f(*given)
 
         return call

@@ -67,4 +67,4 @@ def blank() -> bytes:
 @pytest.fixture(autouse=True)
 def _blank_pictures(request, monkeypatch, blank):
     if request.node.get_closest_marker("pictures") is None:
-        monkeypatch.setattr("coopinit_plugin.result.warm_start.draw", lambda path, result: path.write_bytes(blank))
+        monkeypatch.setattr("coopinit_plugin.result.warm_start.draw", lambda path, *_: path.write_bytes(blank))

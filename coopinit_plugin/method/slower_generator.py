@@ -35,22 +35,29 @@ NEGLIGIBLE = 0.1  # a layer whose size is within a tenth of the one that is aske
 Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
 
 
-def slowed_generator(pair: Pair, z: Any, sizes: list[float], distance: float | None, most: float = SLOWER) -> int:
+def slowed_generator(
+    pair: Pair, z: Any, z_again: Any, sizes: list[float], distance: float | None, penalised: bool
+) -> int:
     """Make G learn more slowly in the adversarial loop than D. Gives the number of weights that were changed.
 
     The farther the warm-up ended from the data, the less there is to lose, and the more G has yet to learn: the factor
-    is `most` if the warm-up came to its goal, and falls with the square of the distance, in σ, over the goal. If the
-    distance was never read, the warm-up was too short to have come anywhere, and G keeps its speed.
+    is `SLOWER` if the warm-up came to its goal, or `STEADY` if the loss that follows has a gradient penalty
+    (`penalised`), and falls with the square of the distance, in σ, over the goal. If the distance was never read, the
+    warm-up was too short to have come anywhere, and G keeps its speed; so does a G that translates, by the latents `z`
+    and `z_again` of one batch.
 
     `sizes` are those that :func:`layer_sizes` read of G before the warm-up. G's samples of the latents `z` have to stay
     as they are, so G has to give the same for the same at every call.
     """
+    if follows_a_source(z, z_again):
+        return 0
 
     def samples(training_mode: bool) -> Tensor:
         with kept(training(pair.G), buffers(pair.G)):
             pair.G.train(training_mode)
             return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
 
+    most = STEADY if penalised else SLOWER
     slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
     return _set_sizes(pair.G, [slower * size for size in sizes], [partial(samples, True), partial(samples, False)])
 

@@ -37,15 +37,3 @@ def pack(**sets: Tensor) -> Samples:
     most = torch.finfo(kept).max
     small = {name: torch.nan_to_num(x[:count]).clamp(-most, most).to(kept).contiguous() for name, x in sets.items()}
     return small if count else {}
-
-
-def fit_for_pictures(samples: Samples) -> bool:
-    """Whether tensors read from a file of any origin are such as :func:`pack` makes."""
-    return set(samples) <= {"real", "before", "after"} and all(
-        (x.ndim in (2, 3) or (x.ndim == 4 and x.shape[1] in (1, 3)))
-        and x.shape[1:] == next(iter(samples.values())).shape[1:]
-        and x.numel() > 0
-        and x.dtype in (torch.float16, torch.float32)
-        and bool(x.isfinite().all())
-        for x in samples.values()
-    )

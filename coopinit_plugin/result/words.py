@@ -17,14 +17,11 @@ logger = logging.getLogger(__name__)
 FAR = 0.5  # σ; a choice, not a measurement: where it is worth a warning
 FEW = 0.5  # of the share that real samples have: so few among the data are worth a word
 
-ENDS = {
-    "goal": "the samples came as close to the data as is aimed at",
-    "plateau": "the samples came no closer to the data any more",
-    "worse": "the samples were moving away from the data; the best moment's weights came back",
-    "max_iterations": "the largest number of iterations was reached",
-    "max_seconds": "the time was up",
-    "iterations": "this number of iterations was asked for",
-    "callback": "a callback ended it",
+ENDS = {  # what is said of a warm-up that its own stop ended
+    "goal": "By mean and spread they are near your data.",
+    "plateau": f"They came no closer any more, {GOAL:.2f} σ was aimed at.",
+    "max_iterations": f"They had not come to {GOAL:.2f} σ, the goal; "
+    "WarmStartConfig(max_iterations={more}) gives them more time.",
 }
 
 
@@ -54,22 +51,14 @@ def outcome(summary: Mapping[str, Any]) -> str:
         told.append(f"samples {kept:.2f} σ from your data (first {summary['distance_first']:.2f})")
     if (share := summary["among_data"]) is not None:
         told.append(f"{share:.0%} of them among your data (of real ones {summary['among_data_real']:.0%})")
-    return f"CoopInit: {', '.join(told)}. {concern(summary) or _next(summary)}"
-
-
-def tell(summary: Mapping[str, Any], progress: bool, taken_from: object = None) -> None:
-    """Say in one line on the standard error stream what came out; without `progress` only if it is a reason to worry.
-
-    `taken_from` is the folder that held the result of an earlier call, if nothing was run.
-    """
-    line = f"CoopInit: {taken_from} holds the result of a finished warm-up, which was loaded; nothing was run."
-    line = outcome(summary) if taken_from is None else line
-    if taken_from is None and concern(summary):
-        logger.warning(line)
-    elif progress:
-        tqdm.write(line, file=sys.stderr)
-    else:
-        logger.info(line)
+    sentences = [f"CoopInit: {', '.join(told)}."]
+    if worry := concern(summary):
+        return f"{sentences[0]} {worry}"
+    if summary["stopped_by"] in ENDS:
+        sentences.append(ENDS[summary["stopped_by"]].format(more=2 * summary["iterations"]))
+    if share is not None and share < FEW * summary["among_data_real"]:
+        sentences.append("One by one they are not among them yet: your loop is there for that.")
+    return " ".join([*sentences, "Go on with your adversarial loop as it is."])
 
 
 def concern(summary: Mapping[str, Any]) -> str | None:
@@ -85,19 +74,9 @@ def concern(summary: Mapping[str, Any]) -> str | None:
     )
 
 
-def _next(summary: Mapping[str, Any]) -> str:
-    share, stopped_by, told = summary["among_data"], summary["stopped_by"], list[str]()
-    few = share is not None and share < FEW * summary["among_data_real"]
-    if stopped_by == "goal" and share is not None:
-        told.append("By mean and spread they are near your data." if few else "They are close to your data.")
-    elif stopped_by == "plateau":
-        told.append(f"They came no closer any more, {GOAL:.2f} σ was aimed at.")
-    elif stopped_by == "max_iterations":
-        more = f"WarmStartConfig(max_iterations={2 * summary['iterations']})"
-        told.append(f"They had not come to {GOAL:.2f} σ, the goal; {more} gives them more time.")
-    if few:
-        told.append("One by one they are not among them yet: your loop is there for that.")
-    told.append("Go on with your adversarial loop as it is.")
-    if few:
-        told.append("result.plot('warm_start.png') shows them.")
-    return " ".join(told)
+def tell(summary: Mapping[str, Any], progress: bool) -> None:
+    """Say on the standard error stream, in one line, what came out; without `progress` only what there is to worry."""
+    if progress and not concern(summary):
+        tqdm.write(outcome(summary), file=sys.stderr)
+    else:
+        logger.log(logging.WARNING if concern(summary) else logging.INFO, outcome(summary))

@@ -138,10 +138,7 @@ def half_a_file(folder, how: str) -> None:
     elif how == "result":
         Checkpoints.remove = lambda self: die() if self.path.exists() else None
     elif how == "half a result":
-        os.replace = lambda source, target: (
-            replaced(source, target),
-            die() if "discriminator" in str(target) else None,
-        )
+        sys.modules["coopinit_plugin.result.files"].write_story = die
     run(folder)
 
 

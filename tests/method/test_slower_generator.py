@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 from coopinit_plugin import Adapter, WarmStartConfig, warm_start
 from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.method.output_layers import ALIKE
-from coopinit_plugin.method.slower_generator import SLOWER, follows_a_source, layer_sizes, slowed_generator
+from coopinit_plugin.method.slower_generator import SLOWER, STEADY, follows_a_source, layer_sizes, slowed_generator
 from coopinit_plugin.method.stopping import GOAL
 
 INPUTS, WIDTH = 6, 8
@@ -38,8 +38,12 @@ def seen(G: nn.Module) -> nn.Module:
     return G
 
 
-def slow(G: nn.Module, distance: float | None = GOAL, most: float = 4.0) -> int:
-    return slowed_generator(bound(G, mlp_pair()[1], hooks()), Z, layer_sizes(G), distance, most)
+def slow(G: nn.Module, slower: float = 4.0) -> int:
+    return slowed(G, GOAL * (SLOWER / slower) ** 0.5)
+
+
+def slowed(G: nn.Module, distance: float | None, penalised: bool = False) -> int:
+    return slowed_generator(bound(G, mlp_pair()[1], hooks()), Z, None, layer_sizes(G), distance, penalised)
 
 
 @torch.no_grad()
@@ -70,12 +74,14 @@ def test_layers_get_larger_and_the_samples_stay(name):
     assert layer_sizes(G)[changed:] == sizes[changed:]
 
 
-@pytest.mark.parametrize(("distance", "slower"), [(None, 1.0), (0.1, SLOWER), (2 * GOAL, SLOWER / 4), (9.0, 1.0)])
-def test_the_farther_the_warm_up_ended_the_less_g_is_slowed(distance, slower):
+@pytest.mark.parametrize(("distance", "share"), [(None, 0.0), (0.1, 1.0), (2 * GOAL, 0.25), (9.0, 0.0)])
+@pytest.mark.parametrize("penalised", [True, False])
+def test_the_farther_the_warm_up_ended_the_less_g_is_slowed(distance, share, penalised):
     torch.manual_seed(0)
+    slower = max(1.0, share * (STEADY if penalised else SLOWER))
     G = seen(nn.Sequential(nn.Linear(INPUTS, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, 2)))
     sizes, before = layer_sizes(G), samples(G)
-    assert slow(G, distance, SLOWER) == (slower > 1)
+    assert slowed(G, distance, penalised) == (slower > 1)
     assert all(torch.allclose(a, b, atol=1e-2) for a, b in zip(samples(G), before, strict=True))
     assert layer_sizes(G) == pytest.approx([slower * sizes[0], sizes[1]], rel=1e-3)
 
@@ -136,7 +142,7 @@ def test_whatever_g_is_its_samples_move_by_no_more_than_is_allowed(G, by, seed):
     torch.manual_seed(seed)
     G = seen(G).eval()
     before = samples(G)[1]
-    changed = slow(G, most=by)
+    changed = slow(G, by)
     after = samples(G)[1]
     allowed = changed * ALIKE * float(before.std(correction=0))
     assert float((after - before).abs().max()) <= allowed * 1.01 + 1e-6
@@ -152,7 +158,7 @@ def test_under_batch_norm_a_layer_goes_as_far_as_epsilon_lets_it():
         seen(G)
         G[1].running_var.mul_(0.3)
     size, before = layer_sizes(G)[0], samples(G)
-    assert slow(G, most=20.0) == 1
+    assert slow(G, 20.0) == 1
     assert 1.1 * size < layer_sizes(G)[0] < 19 * size
     for now, was in zip(samples(G), before, strict=True):
         assert float((now - was).abs().max()) <= ALIKE * float(was.std())
@@ -181,8 +187,8 @@ def test_layers_whose_call_cannot_be_seen_get_larger_if_they_are_normalised_them
     assert shares == pytest.approx([1.0, 1.0, 4.0], rel=1e-3)
 
 
-@pytest.mark.parametrize(("source", "slowed"), [(True, 0), (False, 1)])
-def test_a_g_that_translates_keeps_its_speed(source, slowed):
+@pytest.mark.parametrize(("source", "number"), [(True, 0), (False, 1)])
+def test_a_g_that_translates_keeps_its_speed(source, number):
     G = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)
     )
@@ -193,7 +199,7 @@ def test_a_g_that_translates_keeps_its_speed(source, slowed):
     )
     enough = WarmStartConfig(iterations=64)  # for a reading of the distance
     result = warm_start(G, D, pairs, handover="hinge", config=enough, adapter=adapter, progress=False)
-    assert result.summary["layers_slowed"] == slowed
+    assert result.summary["layers_slowed"] == number
 
 
 def test_labels_and_codes_beside_the_noise_are_no_source():
@@ -205,11 +211,11 @@ def test_labels_and_codes_beside_the_noise_are_no_source():
     assert not follows_a_source([noise], [again, noise])  # as mixing regularisation draws them
 
 
-@pytest.mark.parametrize(("handover", "slowed"), [("none", False), ("logistic", True)])
-def test_without_a_hand_over_g_stays_as_the_warm_up_made_it(handover, slowed):
+@pytest.mark.parametrize(("handover", "some"), [("none", False), ("logistic", True)])
+def test_without_a_hand_over_g_stays_as_the_warm_up_made_it(handover, some):
     config = WarmStartConfig(iterations=64, handover=handover)
     result = warm_start(*conv_pair(), images(8, 64), config=config, adapter=hooks(), progress=False)
-    assert (result.summary["layers_slowed"] > 0) == slowed
+    assert (result.summary["layers_slowed"] > 0) == some
 
 
 def test_layers_that_d_shares_stay_as_they_are():

@@ -63,7 +63,7 @@ def test_push_and_pull(hub, lfs, tmp_path):
     files = hub.repos[ID].files()
     assert pushed.oid == hub.repos[ID].branches["main"]
     assert len(hub.repos[ID].commits) == 2  # the empty one and ours
-    assert set(files) == {".gitattributes", *FILES, "samples.safetensors", "warm_start.png", "README.md"}
+    assert set(files) == {".gitattributes", *FILES, "warm_start.png", "README.md"}
     read = WarmStart.from_pretrained(ID)
     assert same(read, result)
     other = scrambled(mlp_pair)
@@ -257,7 +257,7 @@ def test_an_offline_push_says_what_to_check(hub, result, monkeypatch, tmp_path, 
     whole(result, tmp_path)
 
 
-@pytest.mark.parametrize("name", [*FILES, "samples.safetensors"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file(hub, name):
     warmed().push_to_hub(ID)
     repo = hub.repos[ID]
@@ -353,27 +353,9 @@ def damaged(hub: Hub, change) -> str:
     return str(caught.value)
 
 
-def sealed(files: dict[str, bytes], name: str, content: bytes) -> dict[str, bytes]:
-    """The file exchanged by someone who knows how to seal it."""
-    told = json.loads(files["config.json"])
-    told["sha256"][name] = hashlib.sha256(content).hexdigest()
-    return {**files, name: content, "config.json": json.dumps(told).encode()}
-
-
-@pytest.mark.parametrize("name", FILES[:2])
-def test_truncated_weights(hub, name):
-    assert name in damaged(hub, lambda files: {**files, name: files[name][:-7]})
-    message = damaged(hub, lambda files: sealed(files, name, files[name][:-7]))
-    assert "no whole safetensors file" in message
-
-
-def test_corrupted_weights(hub):
-    def flip(files):
-        content = bytearray(files["generator.safetensors"])
-        content[-3] ^= 4
-        return {**files, "generator.safetensors": bytes(content)}
-
-    assert "generator.safetensors is not the file" in damaged(hub, flip)
+@pytest.mark.parametrize("name", FILES[:3])
+def test_truncated_tensors(hub, name):
+    assert "no whole safetensors file" in damaged(hub, lambda files: {**files, name: files[name][:-7]})
 
 
 HEADERS = {
@@ -386,33 +368,21 @@ HEADERS = {
 }
 
 
+@pytest.mark.parametrize("name", FILES[1:3])
 @pytest.mark.parametrize("kind", HEADERS)
-def test_hostile_safetensors(hub, kind):
-    message = damaged(hub, lambda files: sealed(files, "discriminator.safetensors", HEADERS[kind]))
-    assert "discriminator.safetensors is no whole safetensors file" in message
+def test_hostile_safetensors(hub, kind, name):
+    message = damaged(hub, lambda files: {**files, name: HEADERS[kind]})
+    assert f"{name} is no whole safetensors file" in message
 
 
-@pytest.mark.parametrize("kind", HEADERS)
-def test_hostile_samples(hub, kind):
-    assert "samples.safetensors" in damaged(hub, lambda files: sealed(files, "samples.safetensors", HEADERS[kind]))
-
-
-def test_samples_that_are_none_cost_only_the_picture(hub):
-    result = warmed()
-    result.push_to_hub(ID)
+def test_samples_that_are_none_cost_only_the_picture(hub, tmp_path):
+    warmed().push_to_hub(ID)
     repo = hub.repos[ID]
-    for odd in (
-        {"before": torch.zeros(2, 2, 2, 2, 2)},
-        {"before": torch.full((2, 2), float("nan"))},
-        {"before": torch.zeros(4, 2), "after": torch.zeros(4, 3)},
-        {"anything": torch.zeros(1)},
-        {"before": torch.zeros(4, 2, dtype=torch.uint8)},
-        {"before": torch.zeros(0, 2)},
-    ):
-        content = safetensors.torch.save(odd)
-        repo.commit(sealed(repo.files(), "samples.safetensors", content))
+    for odd in (torch.zeros(2, 2, 2, 2, 2), torch.zeros(4), torch.zeros(0, 3, 2, 2)):
+        repo.commit({**repo.files(), "samples.safetensors": safetensors.torch.save({"before": odd})})
         read = WarmStart.from_pretrained(ID)
-        assert read.samples == {}  # of which a picture can be drawn: test_every_kind_of_data_has_a_picture
+        read.load_into(*mlp_pair())
+        read.save_pretrained(tmp_path / "init")
 
 
 CONFIGS = {
@@ -434,22 +404,16 @@ def test_hostile_json(hub, kind):
     "change",
     [
         lambda told: told["history"][0].update(real="<b>"),
-        lambda told: told["history"][0].update(langevin_steps=2.5),
+        lambda told: told["history"][0].update(real=[1]),
         lambda told: told["history"].append(None),
+        lambda told: told.update(history={"a": 1}),
         lambda told: told["config"].update(betas=[0.5]),
         lambda told: told["config"].update(seed=True),
         lambda told: told["summary"].update(seconds=[1]),
-        lambda told: told["origin"].update(data="x"),
-        lambda told: told["origin"].update(low=None),
-        lambda told: told["origin"].update(versions=3),
-        lambda told: told["origin"].pop("batch"),
-        lambda told: told["origin"].update(samples="many"),
-        lambda told: told["origin"].update(data=[[3, "x"]]),
+        lambda told: told["origin"].update(data=3),
+        lambda told: told["origin"].update(data=["\x1b[2J"]),
         lambda told: told.update(origin=[]),
         lambda told: told.update(origin=None),
-        lambda told: told["sha256"].update({"generator.safetensors": 3}),
-        lambda told: told["sha256"].update({"generator.safetensors": None}),
-        lambda told: told["sha256"].pop("discriminator.safetensors"),
     ],
 )
 def test_wrong_types_in_json(hub, change):
@@ -458,7 +422,9 @@ def test_wrong_types_in_json(hub, change):
         change(told)
         return {**files, "config.json": json.dumps(told).encode()}
 
-    assert "me/init" in damaged(hub, exchange)
+    message = damaged(hub, exchange)
+    assert "config.json was not written by" in message
+    assert message.isprintable()
 
 
 def test_what_a_newer_version_wrote_says_how_to_get_it(hub):
@@ -490,18 +456,6 @@ def test_other_files_are_never_touched(hub, result, tmp_path):
     assert fetched == set(FILES)
     names = {path.name for path in tmp_path.rglob("*")}
     assert not names & {"evil.txt", "b", "pytorch_model.bin", "modeling.py"}
-
-
-def test_a_seal_that_names_other_files_fetches_none_of_them(hub, result, tmp_path):
-    result.push_to_hub(ID)
-    repo = hub.repos[ID]
-    files = dict(repo.files())
-    told = json.loads(files["config.json"])
-    told["sha256"].update({"../../../evil.txt": "0" * 64, "/etc/passwd": "0" * 64})
-    repo.commit({**files, "../../../evil.txt": b"out", "config.json": json.dumps(told).encode()})
-    hub.log.clear()
-    assert same(WarmStart.from_pretrained(ID), result)
-    assert not any("evil" in line or "passwd" in line for line in hub.log)
 
 
 @pytest.mark.parametrize("there", [{"config.json": CONFIGS["another library's"]}, {"model_index.json": b"{}"}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -20,10 +19,10 @@ from test_warm_start import bits, result_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import coopinit_plugin
 from coopinit_plugin import CoopInitError, StepReport, WarmStart, warm_start
-from coopinit_plugin.method.stopping import EVERY
 from coopinit_plugin.result import warm_start as result
-from coopinit_plugin.result.thumbnails import fit_for_pictures, pack, preview
+from coopinit_plugin.result.thumbnails import pack, preview
 
 plt = pytest.importorskip("matplotlib.image")
 
@@ -70,8 +69,7 @@ def test_points_are_kept_exactly_and_images_in_half_precision():
     assert packed["real"].dtype == torch.float16
     assert len(packed["real"]) == 64
     assert float((packed["real"].float() - pictures[:64]).abs().max()) < 1e-3
-    assert fit_for_pictures(packed)
-    assert fit_for_pictures(pack(real=pictures * 1e6))  # more than half precision holds
+    assert pack(real=pictures * 1e6)["real"].isfinite().all()  # more than half precision holds
 
 
 @pytest.mark.parametrize("shape", [(64, 3, 256, 256), (64, 1, 8, 8), (64, 100_000), (600, 2), (64, 50_000, 2)])
@@ -89,8 +87,8 @@ def test_a_sample_too_large_to_be_kept_is_left_out():
 def test_a_constant_or_broken_g_is_kept_too():
     assert torch.equal(pack(before=torch.full((3, 100), 2.0))["before"], torch.full((3, 100), 2.0))
     for broken in (float("nan"), float("inf")):
-        assert fit_for_pictures(pack(before=torch.full((3, 2), broken)))
-        assert fit_for_pictures(pack(before=torch.full((3, 3, 8, 8), broken)))
+        assert pack(before=torch.full((3, 2), broken))["before"].isfinite().all()
+        assert pack(before=torch.full((3, 3, 8, 8), broken))["before"].isfinite().all()
 
 
 def test_before_and_after_come_from_the_same_latents():
@@ -124,8 +122,8 @@ def test_looking_on_changes_no_bit(monkeypatch):
         def __init__(self, *_):
             pass
 
-        def origin(self, *_):
-            return None
+        def origin(self):
+            return {}
 
         def samples(self):
             return {}
@@ -151,14 +149,14 @@ def test_the_origin_tells_networks_and_data():
     loader = DataLoader(TensorDataset(data), batch_size=16)
     G, D = conv_pair()
     made = warm_start(G, D, loader, config=short(), adapter=hooks(real=lambda batch: batch[0]), progress=False)
-    origin = made.origin
-    assert (origin.generator, origin.discriminator) == ("Sequential", "Sequential")
-    assert origin.generator_parameters == sum(p.numel() for p in G.parameters())
-    assert (origin.latent, origin.data, origin.batch, origin.samples) == ([[Z]], [[2, 4, 4]], 16, 128)
-    assert (origin.low, origin.high) == (float(data[:16].min()), float(data[:16].max()))
-    assert origin.first_batch == hashlib.sha256(data[:16].numpy().tobytes()).hexdigest()
-    assert origin.versions["torch"] == torch.__version__
-    assert warmed()[0].origin.samples is None  # a list of batches does not tell
+    assert made.origin == {
+        "generator": f"Sequential, {sum(p.numel() for p in G.parameters()):,} parameters",
+        "discriminator": f"Sequential, {sum(p.numel() for p in D.parameters()):,} parameters",
+        "latents": f"(16, {Z}) float32",
+        "data": f"(16, 2, 4, 4) float32 from {float(data[:16].min()):.3g} to {float(data[:16].max()):.3g}",
+        "device": "cpu",
+        "versions": f"coopinit_plugin {coopinit_plugin.__version__}, torch {torch.__version__}",
+    }
 
 
 def test_nested_data_and_latents_that_are_no_tensors():
@@ -182,9 +180,9 @@ def test_nested_data_and_latents_that_are_no_tensors():
         latent=lambda n, device, batch: n,
         score=lambda D, x, z, batch: D(x["b"]),
     )
-    assert (made.origin.latent, made.origin.data) == ([], [[1], [2]])
+    assert made.origin["latents"] == "int"
+    assert made.origin["data"].startswith("{'a': (32, 1) float32, 'b': (32, 2) float32} from ")
     assert made.samples["before"].shape == (32, 2)
-    assert "something else than tensors" in str(made.generate_model_card())
 
 
 # --- the picture
@@ -249,6 +247,15 @@ def test_curves_of_any_value_are_drawn(value, tmp_path):
 
 
 @pytest.mark.pictures
+def test_samples_that_are_none_are_a_clear_error(tmp_path):
+    made = result_of(*mlp_pair())
+    for odd in (torch.zeros(2, 2, 2, 2, 2), torch.zeros(3), torch.zeros(0, 3, 2, 2), torch.zeros(4, 2, 8, 8)):
+        made.samples = {"after": odd}
+        with pytest.raises(CoopInitError, match=r"story\.png cannot be drawn .*It takes matplotlib"):
+            made.plot(tmp_path / "story.png")
+
+
+@pytest.mark.pictures
 def test_no_curves_at_all_are_no_error(tmp_path):
     made = result_of(*mlp_pair())
     made.history, made.summary = [], {}
@@ -287,7 +294,9 @@ def test_a_picture_is_the_same_every_time_and_in_any_style(tmp_path):
 @pytest.mark.pictures
 def test_a_picture_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CoopInitError, match=r"a\.png cannot be written .*Give another path"):
+    with pytest.raises(
+        CoopInitError, match=r"a\.png cannot be drawn \(FileExistsError: .*a path that may be written to"
+    ):
         result_of(*mlp_pair()).plot(tmp_path / "file" / "a.png")
 
 
@@ -297,16 +306,13 @@ def test_without_matplotlib_all_but_the_picture_is_saved(tmp_path, monkeypatch, 
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    result._say_once.cache_clear()
     with pytest.raises(CoopInitError, match="pip install matplotlib"):
         made.plot(tmp_path / "story.png")
     caplog.clear()
     with caplog.at_level(logging.WARNING, "coopinit_plugin"):
         made.save_pretrained(tmp_path / "a")
-        made.save_pretrained(tmp_path / "b")
-    assert [record.message for record in caplog.records] == [
-        "Saved without a picture. Pictures need matplotlib, which is not installed: pip install matplotlib"
-    ]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("Saved without a picture. ")
     assert "warm_start.png" not in os.listdir(tmp_path / "a")
     assert "![" not in (tmp_path / "a" / "README.md").read_text()
     assert WarmStart.from_pretrained(tmp_path / "a").samples.keys() == made.samples.keys()
@@ -334,26 +340,21 @@ def test_a_folder_plots_what_was_plotted(tmp_path):
 
 
 def test_the_card_says_what_it_has_to(tmp_path):
-    made, G, _ = warmed(conv_pair, images)
+    made, *_ = warmed(conv_pair, images)
     made.save_pretrained(tmp_path / "init", repo_id="me/digits")
     text = (tmp_path / "init" / "README.md").read_text()
     for piece in (
+        "\n# digits\n",
         'WarmStart.from_pretrained("me/digits")',
         "init.load_into(G, D)",
-        f"{sum(p.numel() for p in G.parameters()):,}",
+        f"```text\n{made}\n```",
         "1.weight               3 × 6 × 2 × 2",
-        "G takes `(N, 3)` and gives `(N, 2, 4, 4)`",
-        made.origin.first_batch,
-        f"torch {torch.__version__}",
-        "96, in batches of 32",
-        "seed=0,",
-        "iterations=3,  # not the default",
         "no impersonation",
         "Not checked: bias",
         "![Real samples, G before and after",
     ):
         assert piece in text, piece
-    assert not re.search(r"{{|}}|{%|None|\n\n\n", re.sub(r"(noise|max_seconds)=None", "", text))
+    assert not re.search(r"{{|}}|{%|None|\n\n\n", text)
     assert str(tmp_path) not in text
 
 
@@ -371,31 +372,18 @@ def test_the_lines_on_the_card_run(tmp_path):
     assert bits(G[1].weight) == bits(made.generator_state["1.weight"])
 
 
-def test_statistics_are_the_cards_metadata(tmp_path):
-    G, D = mlp_pair()
-    made = warm_start(G, D, vectors(size=512), config=short(iterations=2 * EVERY), adapter=hooks(), progress=False)
-    card = ModelCard(str(made.generate_model_card(repo_id="me/points", license="mit", language="en")))
-    found = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
-    first = next(value for name, value in found.items() if "first reading" in name)
-    assert first == pytest.approx(made.summary["distance_first"], rel=1e-3)
-    assert len(found) == 3
+def test_the_users_metadata_go_into_the_cards_head():
+    card = ModelCard(str(warmed()[0].generate_model_card(repo_id="me/points", license="mit", language="en")))
     assert (card.data.license, card.data.language) == ("mit", "en")
     assert "pipeline_tag" not in card.data.to_dict()  # no images
 
 
-def test_an_edited_card_stays_and_an_unedited_one_follows(tmp_path):
-    first, second = warmed()[0], warmed(lambda: mlp_pair(seed=4))[0]
-    first.save_pretrained(tmp_path / "init")
-    card = tmp_path / "init" / "README.md"
-    old = card.read_text()
-    second.save_pretrained(tmp_path / "init")
-    assert card.read_text() != old
-    card.write_text("# Mine")
-    first.save_pretrained(tmp_path / "init")
-    assert card.read_text() == "# Mine"
-    assert bits(WarmStart.from_pretrained(tmp_path / "init").generator_state["0.weight"]) == bits(
-        first.generator_state["0.weight"]
-    )
+def test_a_card_that_is_there_stays(tmp_path):
+    made = warmed()[0]
+    made.save_pretrained(tmp_path / "init")
+    (tmp_path / "init" / "README.md").write_text("# Mine")
+    made.save_pretrained(tmp_path / "init")
+    assert (tmp_path / "init" / "README.md").read_text() == "# Mine"
 
 
 def test_the_card_of_a_large_network_stays_short():
