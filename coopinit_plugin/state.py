@@ -17,9 +17,10 @@ from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back, tensors_of
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
+from coopinit_plugin.host.networks import tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.host.untouched import prove, seen, untouched
 from coopinit_plugin.method.averaging import AveragedGenerator

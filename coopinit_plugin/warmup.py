@@ -21,11 +21,11 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.finite import check_weights
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
-from coopinit_plugin.host.copies import checked, copies, moved
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
+from coopinit_plugin.host.copies import checked, copies
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.memory import explained_memory
-from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
+from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import (
     borrowed_randomness,
     loader_generators,
@@ -151,7 +151,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
     part, is_part = run.loader(loader)
     # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
-        G, D = (moved(net, run.device) for net in copies(generator, discriminator))
+        G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)

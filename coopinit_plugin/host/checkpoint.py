@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import few
+from coopinit_plugin.host.networks import few, tensors_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +101,6 @@ def check_same(was: dict[str, Any], now: dict[str, Any], where: object) -> None:
             f"{where} holds a warm-up of other networks or settings ({few(differences)}); your networks are untouched. "
             "Call with what it was begun with, or another output_dir, or resume=False to begin anew there."
         )
-
-
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer, those that are not saved with the module included."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 @torch.no_grad()

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.host.copies import shares_memory
-
 
 def lay_out(discriminator: nn.Module, score: Callable[[], Tensor], x: Any) -> None:
     """Lay D, the warm-up's copy, out channels last if it has 2-D convolutions, runs on a CPU, and scores the same so.
@@ -21,8 +19,7 @@ def lay_out(discriminator: nn.Module, score: Callable[[], Tensor], x: Any) -> No
     """
     images = any(isinstance(module, nn.Conv2d) for module in discriminator.modules())
     on_cpu = all(leaf.device.type == "cpu" for leaf in tree_leaves(x))
-    alone = not shares_memory(discriminator)  # views of a weight would be left behind
-    if not (images and on_cpu and alone and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+    if not (images and on_cpu and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return
     with torch.no_grad(), _Strides() as strides:  # type: ignore[no-untyped-call]
         expected = score()

@@ -18,7 +18,7 @@ from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
-from coopinit_plugin.host.networks import device_of, few, held, holds, unwrap, write
+from coopinit_plugin.host.networks import device_of, few, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
 from coopinit_plugin.method.kept import attributes, buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
@@ -31,66 +31,63 @@ class _Reached(BaseException):
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Stops every operation of torch on one of the named tensors, before it runs."""
+    """Stops operations of torch, before they run, that use a live tensor or write to any other of the user's."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, places: dict[int, tuple[str, bool]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._names = {tensor.untyped_storage()._cdata: name for name, tensor in tensors.items() if tensor.numel()}
+        self._places = places  # by memory: the tensor's name, and whether it is live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
-                name = self._names.get(leaf.untyped_storage()._cdata)
-                if name is not None:
+        names = [argument.name for argument in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        for argument in func._schema.arguments:
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            for leaf in filter(_has_memory, tree_leaves(given.get(argument.name))):
+                name, live = self._places.get(leaf.untyped_storage()._cdata, ("", False))
+                if live or (writes and name):
                     raise _Reached(name)
         return func(*args, **(kwargs or {}))
+
+
+def _has_memory(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and value.numel() > 0
 
 
 @contextmanager
 def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
     """Let nothing inside reach the user's networks: their weights, running statistics, other tensors, attributes.
 
-    If something does, all is put back, and the error names it.
+    What would change a tensor is stopped, attributes are put back; the error names what was reached.
     """
     networks = unwrap(generator), unwrap(discriminator)
-    names = {
-        id(tensor): f"{letter}'s {name}"
-        for letter, network in zip("GD", networks, strict=True)
-        for name, tensor in (*network.named_parameters(), *network.named_buffers())
-    }
-    live = {id(t): t for network in networks for t in (*trained(network), *running_statistics(network))}
-    tensors = [tensor for network in networks for tensor in tensors_held(network)]
-    values = [(t, t.detach().clone()) for t in tensors if id(t) not in live and t.layout is torch.strided]
+    places: dict[int, tuple[str, bool]] = {}
+    for letter, network in zip("GD", networks, strict=True):
+        names = {tensor: f"{letter}'s {name}" for name, tensor in tensors_of(network).items()}
+        live = {*trained(network), *running_statistics(network)}
+        for tensor in sorted(filter(_has_memory, tensors_held(network)), key=live.__contains__):
+            places[tensor.untyped_storage()._cdata] = names.get(tensor, "tensors"), tensor in live
     contents = [part for network in networks for child in network.modules() for part in _containers(vars(child), set())]
 
-    def changed() -> str:
-        """What is not as it was, if something is not."""
-        other = [names.get(id(tensor), "tensors") for tensor, value in values if not holds(tensor, value)]
-        attributes = ["attributes" for holder, was in contents if _ids(holder) != _ids(was)]
-        return next(iter(other + attributes), "")
+    def changed() -> list[tuple[Any, Any]]:
+        return [(holder, was) for holder, was in contents if _ids(holder) != _ids(was)]
 
     def put_back() -> None:
-        with held(), torch.inference_mode():
-            for tensor, value in values:
-                if not holds(tensor, value):
-                    write(tensor, value)
-            for holder, was in contents:
-                if _ids(holder) != _ids(was):
-                    holder.clear()
-                    (holder.extend if isinstance(holder, list) else holder.update)(was)
+        for holder, was in changed():
+            holder.clear()
+            (holder.extend if isinstance(holder, list) else holder.update)(was)
 
     with kept(put_back):
         try:
-            with _Watch({names[key]: tensor for key, tensor in live.items()}):
+            with _Watch(places):
                 yield
         except _Reached as reached:
             raise _shared(str(reached)) from None
         except Exception as error:
-            if found := changed():
-                raise _shared(found) from error
+            if changed():
+                raise _shared("attributes") from error
             raise
-        if found := changed():
-            raise _shared(found)
+        if changed():
+            raise _shared("attributes")
 
 
 def _shared(what: str) -> CoopInitError:

@@ -108,9 +108,9 @@ def test_averages_that_cannot_be_written():
     G, D = mlp_pair()
     folded = copy.deepcopy(G)
     folded[0].weight = nn.Parameter(torch.zeros(1, 1).expand_as(G[0].weight))
-    refused(G, D, vectors(), "ema[0] cannot be written: 0.weight was made by expand()", ema=[folded])
+    refused(G, D, vectors(), "do not fit ema[0] (Sequential): 0.weight was made by expand()", ema=[folded])
     away = copy.deepcopy(G).to("meta")
-    refused(G, D, vectors(), "ema[0] cannot be written: 0.weight is on the meta device", ema=[away])
+    refused(G, D, vectors(), "do not fit ema[0] (Sequential): 0.weight is on the meta device", ema=[away])
 
 
 def test_a_sparse_buffer_is_refused_and_the_attribute_that_is_suggested_works():
