@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 NAME = "checkpoint.pt"
 SHARE = 0.02  # of the time may go into writing checkpoints
+ARRAYS: list[Any] = [  # what arrays and numbers of NumPy's, as batches may hold, are read by
+    *(numpy.ndarray, numpy.dtype, numpy.zeros(1).__reduce__()[0], numpy.float64(0).__reduce__()[0]),
+    *{type(numpy.dtype(code)) for code in numpy.typecodes["All"]},
+]
 
 
 class Checkpoints:
@@ -51,7 +56,7 @@ class Checkpoints:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._new, "wb") as file:
-                torch.save(tree_map(_plain, state), file)
+                torch.save(tree_map_only(Tensor, _plain, state), file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._new, self.path)
@@ -66,7 +71,8 @@ class Checkpoints:
     def read(self) -> Any:
         """The state that was written, on the CPU; only tensors and plain values are read, for a file may hold code."""
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(ARRAYS):
+                state = torch.load(self.path, map_location="cpu", weights_only=True)
             return {"identity": state["identity"], **state}  # a file of something else has none
         except Exception as error:  # torch.load has a dozen kinds
             raise CoopInitError(
@@ -110,8 +116,6 @@ def put_back(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
         tensor.copy_(value)
 
 
-def _plain(leaf: Any) -> Any:
-    """The value as a kind that ``weights_only`` reads: no parameter of the user's own class, no number of NumPy's."""
-    if isinstance(leaf, Tensor):
-        return leaf.detach().as_subclass(Tensor)
-    return next((kind(leaf) for kind in (str, float) if isinstance(leaf, kind)), leaf)
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor without its graph, and without a class of the user's own, which ``weights_only`` does not read."""
+    return tensor.detach().as_subclass(Tensor)
