@@ -96,7 +96,6 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
         seconds=time.perf_counter() + since,
     )
     state.history.append(report)
-    run.log(report.measures, iteration)
     return report
 
 

@@ -45,6 +45,7 @@ from coopinit_plugin.method.hand_over import (
 )
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.nests import batch_size
 from coopinit_plugin.result.files import CONFIG
 from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
@@ -88,14 +89,14 @@ def warm_start(
             ``WarmStartConfig.handover``. Not needed if D ends in a sigmoid.
         config: Settings; the default needs no number from you.
         adapter: How G and D are called; what it leaves out is inferred by forward passes.
-        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again. Its trackers get the
-            statistics as ``coopinit/...``.
+        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again.
         output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
         resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
             where it is complete; begin where there is neither.
         ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
             get G's warm weights too.
-        callback: Called with every iteration's statistics in the main process; ``False`` stops there, weights kept.
+        callback: Called with every iteration's statistics in the main process, e.g. to log ``step.measures``; ``False``
+            stops there, weights kept.
         progress: Show on the standard error stream how far it is, and in one line what came out.
 
     Returns:
@@ -148,14 +149,14 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
     config, run = stage.config, stage.run
     if stage.saved is None:
         stage.checkpoints.remove()
-    part, is_part = run.loader(loader)
+    part = run.part_of(loader)
     # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)
-        batches.share(run, is_part)
+        run.check_sizes(batch_size(batches.peek()))
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
         state = begin(pair, batches, loader_generators(loader), stage)
