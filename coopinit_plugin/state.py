@@ -18,9 +18,10 @@ from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back
+from coopinit_plugin.host.copies import trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
-from coopinit_plugin.host.networks import tensors_of
+from coopinit_plugin.host.networks import few, tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.host.untouched import prove, seen, untouched
 from coopinit_plugin.method.averaging import AveragedGenerator
@@ -141,16 +142,17 @@ def known(
     users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batches: Batches, given: Adapter, stage: Stage
 ) -> tuple[Adapter, Pair]:
     """How G and D, copies of the user's, are called; and proof that they can be warmed up so."""
-    run = stage.run
-    adapter = seen(users, G, D, batches.peek(), given, stage.config.handover not in ("auto", "none"))
-    real, latent = batches.steady(adapter.real, "x"), batches.steady(adapter.latent, "z")
-    adapter = replace(adapter, real=real, latent=latent)
+    run, told = stage.run, stage.config.handover
+    adapter = seen(users, G, D, batches.peek(), given, told not in ("auto", "none"))
+    adapter = replace(adapter, real=batches.steady(adapter.real, "x"), latent=batches.steady(adapter.latent, "z"))
     pair = bound(G, D, adapter, run.precision)
     with untouched(*users):
         unreached = prove(pair, batches.peek(), run.device)
     logger.info("How G and D are called:\n%s", adapter)
-    unknown = [UNKNOWN] if following_loss(stage.config.handover, adapter)[0] == "unit" else []
-    for warning in (*adapter.warnings, *unreached, *unknown) if run.is_main else ():
+    warnings = [*adapter.warnings, UNKNOWN] if following_loss(told, adapter)[0] == "unit" else [*adapter.warnings]
+    if unreached:
+        warnings.append(f"No gradient reaches D's {few(unreached)}: left as they are. Is that so in your loop, too?")
+    for warning in warnings if run.is_main else ():
         logger.warning(warning)
     return adapter, pair
 
@@ -160,8 +162,8 @@ def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage
     config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
     likelihood_mode(pair.D)
-    adam_g = torch.optim.Adam(_trainable(pair.G), lr=config.lr_generator, betas=config.betas)
-    adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
+    adam_g = torch.optim.Adam(trained(pair.G), lr=config.lr_generator, betas=config.betas)
+    adam_d = torch.optim.Adam(trained(pair.D), lr=config.lr_discriminator, betas=config.betas)
     same = identity(config, run.processes, G=pair.G, D=pair.D)
     if saved is not None:
         check_same(saved["identity"], same, stage.checkpoints.path)
@@ -194,7 +196,3 @@ def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage
     elif run.any(stage.checkpoints.due)[0]:
         stage.checkpoints.write(state.state_dict(run))
     return state
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

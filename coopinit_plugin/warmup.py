@@ -19,7 +19,6 @@ from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.data import check_finite
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
-from coopinit_plugin.finite import check_weights
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
 from coopinit_plugin.host.copies import checked, copies
@@ -33,7 +32,7 @@ from coopinit_plugin.host.randomness import (
     randomness,
     set_random_state,
 )
-from coopinit_plugin.loop import iterate
+from coopinit_plugin.loop import check_weights, iterate
 from coopinit_plugin.method.hand_over import (
     SLOWER,
     STEADY,

@@ -20,7 +20,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
 from coopinit_plugin.host.networks import device_of, few, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
-from coopinit_plugin.method.kept import attributes, buffers, frozen, kept, training, values
+from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.nests import first_line
@@ -134,7 +134,7 @@ def seen(
 def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     """Run G and D, the copies, once in every way in which the warm-up will, so that what fails fails here.
 
-    Returns warnings: of parameters of D that no gradient reaches, of tensors beside G and D that one does.
+    Returns the names of the parameters of D that no gradient reaches.
     """
     with kept(training(pair.G, pair.D), buffers(pair.G, pair.D), values(pair.D.parameters())):
         pair.G.train()
@@ -146,14 +146,9 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
         with _passes("G, backward"):
-            torch.autograd.backward([g.square().mean() for g in tree_leaves(pair.generate(z)) if g.requires_grad])
-            _gradients(pair.G, "G")
+            _unreached("G", pair.G, sum(g.square().mean() for g in tree_leaves(pair.generate(z))))
         with _passes("D, backward"):
-            loss = pair.score(x, z, batch).square().mean()
-            others = _others(loss, pair.G, pair.D)
-            with kept(attributes(others, "grad")):
-                torch.autograd.backward(loss)
-            unreached = _gradients(pair.D, "D")
+            unreached = _unreached("D", pair.D, pair.score(x, z, batch).square().mean())
         with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
             pair.D.train()
             pair.score(x, z, batch)
@@ -162,29 +157,28 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
             raise CoopInitError(
                 f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite. Your networks are untouched."
             )
-    warnings = [
-        f"D's score runs through trainable tensors that are neither D's nor G's ({len(others)}, the first of shape "
-        f"{tuple(leaf.shape)}): they are not trained, but their .grad is set. Call requires_grad_(False) on that "
-        "network during the warm-up."
-        for leaf in others[:1]
-    ]
-    if unreached:
-        warnings.append(
-            f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"
+    return unreached
+
+
+def _unreached(letter: str, module: nn.Module, loss: Any) -> list[str]:
+    """The names of the parameters that no gradient of the loss reaches; an error if these are all of them."""
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    gradients: tuple[Tensor | None, ...] = (None,) * len(named)
+    if loss.requires_grad:
+        gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
+    for name, gradient in zip(named, gradients, strict=True):
+        if gradient is not None and gradient.is_sparse:
+            raise CoopInitError(
+                f"{letter}'s {name} gets sparse gradients, which Adam does not take. Look it up by "
+                "torch.nn.functional.embedding(..., sparse=False) during the warm-up."
+            )
+    unreached = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+    if len(unreached) == len(named):
+        raise CoopInitError(
+            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
+            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
         )
-    return warnings
-
-
-def _others(loss: Tensor, *modules: nn.Module) -> list[Tensor]:
-    """The leaves of the loss's graph that are no parameters of the modules."""
-    own = {parameter for module in modules for parameter in module.parameters()}
-    nodes: dict[Any, None] = {}
-    waiting: list[Any] = [loss.grad_fn]
-    while waiting:
-        if (node := waiting.pop()) is not None and node not in nodes:
-            nodes[node] = None
-            waiting.extend(before for before, _ in node.next_functions)
-    return [node.variable for node in nodes if hasattr(node, "variable") and node.variable not in own]
+    return unreached
 
 
 @contextmanager
@@ -202,22 +196,3 @@ def _passes(what: str) -> Iterator[None]:
         }
         cure = next((cure for sign, cure in cures.items() if sign in str(error)), "Your networks are untouched.")
         raise CoopInitError(f"A pass of {what}, fails: {first_line(error)}. {cure}") from error
-
-
-def _gradients(module: nn.Module, letter: str) -> list[str]:
-    """Take the gradients of a backward pass off the parameters; the names of those that it did not reach."""
-    found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.requires_grad}
-    for parameter in module.parameters():
-        parameter.grad = None
-    unreached = [name for name, gradient in found.items() if gradient is None]
-    if sparse := [name for name, gradient in found.items() if gradient is not None and gradient.is_sparse]:
-        raise CoopInitError(
-            f"{letter}'s {sparse[0]} gets sparse gradients, which Adam does not take. Look it up by "
-            "torch.nn.functional.embedding(..., sparse=False) during the warm-up."
-        )
-    if len(unreached) == len(found):
-        raise CoopInitError(
-            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
-            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
-        )
-    return unreached
