@@ -30,7 +30,7 @@ from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings
 from coopinit_plugin.method.layer_sizes import layer_sizes
-from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Lag, Memory
+from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.stopping import Plateau
 from coopinit_plugin.method.team import Team
@@ -41,9 +41,8 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits will get standard deviation 1, which suits none best. "
-    'Say it by one word, warm_start(G, D, loader, handover="logistic") or WarmStartConfig(handover="logistic") (or '
-    '"hinge", "least_squares", "wasserstein", "relativistic"), or give yours, '
-    "adapter=Adapter(d_loss=lambda f_real, f_fake: ...)."
+    'Say it by one word, handover="logistic" (or "hinge", "least_squares", "wasserstein", "relativistic"), or give '
+    "yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...)."
 )
 
 
@@ -74,7 +73,6 @@ class State:
     plateau: Plateau
     sizes: dict[str, list[float]]  # largest singular values of G's and D's layers before the first iteration
     batches: Batches
-    generators: list[torch.Generator]  # that the loader owns
     identity: dict[str, Any]  # what has to be the same for a checkpoint to be gone on from
     history: list[StepReport] = field(default_factory=list)
     best: list[Tensor] = field(default_factory=list)  # values of `tensors` at the smallest distance so far
@@ -85,11 +83,6 @@ class State:
         averaged = {id(tensor) for tensor in self.averaged.live}
         live = [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
         return [tensor for tensor in live if id(tensor) not in averaged] + self.averaged.tensors
-
-    @property
-    def lag(self) -> Lag:
-        """How far G is behind by the newest readings."""
-        return Lag(self.history[-1].displacement ** 2 if self.history else 0.0, self.plateau.last or 0.0)
 
     def remember(self) -> None:
         """Take this moment for the best."""
@@ -102,7 +95,7 @@ class State:
     def state_dict(self, run: Engine) -> dict[str, Any]:
         """Everything, of all processes; every process has to ask for it."""
         own = {name: getattr(self, name).state_dict() for name in ("batches", "plateau", "memory")}
-        own["randomness"] = random_state(self.generators)
+        own["randomness"] = random_state(self.batches.generators)
         own["buffers"] = [dict(net.named_buffers()) for net in (self.pair.G, self.pair.D)]
         return {
             "identity": self.identity,
@@ -135,7 +128,7 @@ class State:
         self.plateau.load_state_dict(move(own["plateau"], run.device))
         self.memory.load_state_dict(own["memory"], like)
         self.batches.load_state_dict(own["batches"])
-        set_random_state(own["randomness"], self.generators)
+        set_random_state(own["randomness"], self.batches.generators)
 
 
 def known(
@@ -145,7 +138,7 @@ def known(
     run, told = stage.run, stage.config.handover
     adapter = seen(users, G, D, batches.peek(), given, told not in ("auto", "none"))
     adapter = replace(adapter, real=batches.steady(adapter.real, "x"), latent=batches.steady(adapter.latent, "z"))
-    pair = bound(G, D, adapter, run.precision)
+    pair = bound(G, D, adapter, run.accelerator.autocast)
     with untouched(*users):
         unreached = prove(pair, batches.peek(), run.device)
     logger.info("How G and D are called:\n%s", adapter)
@@ -157,7 +150,7 @@ def known(
     return adapter, pair
 
 
-def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
+def begin(pair: Pair, batches: Batches, stage: Stage) -> State:
     """All that moves, made ready: at the start, or where the checkpoint left it."""
     config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
@@ -188,7 +181,6 @@ def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage
         plateau=Plateau(SlicedWasserstein(x, scale), team),
         sizes={"G": layer_sizes(pair.G), "D": layer_sizes(pair.D)},
         batches=batches,
-        generators=generators,
         identity=same,
     )
     if saved is not None:

@@ -22,8 +22,7 @@ from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
 from coopinit_plugin.host.copies import checked, copies
-from coopinit_plugin.host.engine import engine
-from coopinit_plugin.host.memory import explained_memory
+from coopinit_plugin.host.engine import engine, explained_memory
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import (
     borrowed_randomness,
@@ -158,7 +157,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         run.check_sizes(batch_size(batches.peek()))
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        state = begin(pair, batches, loader_generators(loader), stage)
+        state = begin(pair, batches, stage)
         before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
         stopped_by, distance = iterate(state, stage, step_seconds)
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None

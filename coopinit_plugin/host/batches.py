@@ -32,7 +32,7 @@ class Batches:
     """
 
     def __init__(self, loader: Any, device: torch.device, generators: list[torch.Generator] | None = None) -> None:
-        self._loader, self._device, self._generators = loader, device, generators or []
+        self._loader, self._device, self.generators = loader, device, generators or []
         self._iterator: Iterator[Any] = iter(())
         self._begin()
         self.once = self._iterator is loader
@@ -90,8 +90,7 @@ class Batches:
         read += self._taken
         ended = f"ended after {read} batches" if read else "gave no batch at all"
         if left_out:
-            least = f"at least {self._size} samples, as the first had" if self._size else "data"
-            ended += f"; the last {left_out} were left out, for none of them had {least}"
+            ended += f"; the last {left_out} were left out, without data or smaller than the first one"
         raise CoopInitError(
             f"loader (a {type(self._loader).__name__}) {ended}. Give the DataLoader itself or a list of batches, "
             "which can be iterated again, or an endless iterator; with drop_last=True the data must fill one batch."
@@ -106,7 +105,7 @@ class Batches:
 
     def _begin(self) -> None:
         """Begin an epoch."""
-        self._taken, self._randomness = 0, random_state(self._generators)  # batches of this epoch
+        self._taken, self._randomness = 0, random_state(self.generators)  # batches of this epoch
         self._ended = False  # whether it was looked at to its end, where samplers draw numbers, too
         try:
             self._iterator = iter(self._loader)
@@ -167,7 +166,7 @@ class Batches:
             return
         self._kept.clear()
         if not self.once:
-            set_random_state(state["randomness"], self._generators)
+            set_random_state(state["randomness"], self.generators)
             self._begin()
         logger.info("Leaving out %d batches that were taken before the interruption.", state["taken"] - self._taken)
         for _ in range(state["taken"] - self._taken):

@@ -56,7 +56,8 @@ class Checkpoints:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._new, "wb") as file:
-                torch.save(tree_map_only(Tensor, _plain, state), file)
+                # No graph, and no class of the user's own, which `weights_only` does not read.
+                torch.save(tree_map_only(Tensor, lambda tensor: tensor.detach().as_subclass(Tensor), state), file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._new, self.path)
@@ -82,8 +83,9 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget the checkpoint."""
-        for path in filter(Path.exists, (self.path, self._new) if self._writes else ()):
-            path.unlink()
+        for path in (self.path, self._new) if self._writes else ():
+            if path.exists():
+                path.unlink()
 
 
 def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> dict[str, Any]:
@@ -114,8 +116,3 @@ def put_back(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
     """Write saved values into the tensors."""
     for tensor, value in zip(tensors, saved, strict=True):
         tensor.copy_(value)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor without its graph, and without a class of the user's own, which ``weights_only`` does not read."""
-    return tensor.detach().as_subclass(Tensor)

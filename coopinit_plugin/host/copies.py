@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -12,10 +15,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import few, overlapping, repeats, tensors_of, unwrap
-from coopinit_plugin.host.rebound import rebind
+from coopinit_plugin.host.networks import few, flaws, repeats, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import keep_frozen_layers
 from coopinit_plugin.nests import HALF, first_line
+
+FIXED = (FunctionType, MethodType, CellType, partial, weakref.ref, tuple)  # made anew, since they cannot be changed
 
 
 def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -31,14 +35,9 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             f"generator and discriminator are one and the same module, a {type(plain[0]).__name__}; expected two. "
             "Write warm_start(G, D, loader)."
         )
-    named = [
-        (f"{letter}.{name}", t) for letter, net in zip("GD", plain, strict=True) for name, t in tensors_of(net).items()
-    ]
-    if shared := overlapping(dict(named)):
-        raise CoopInitError(
-            f"{few(shared)}, but are not one tensor, so that their copies would not change together. Give each its own "
-            "memory, tensor.clone(), or make them one, e.g. layer.weight = other.weight."
-        )
+    named = tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))
+    if shared := flaws(named, fixed=named):
+        raise CoopInitError(f"generator and discriminator cannot be copied: {few(shared)}.")
     tensors = [tensor for net in plain for tensor in tensors_held(net)]
     folded = [t for t in tensors if repeats(t) and not isinstance(t, nn.Parameter)]  # cannot be written in place
     computed = [t for t in tensors if not t.is_leaf]  # refused by deepcopy
@@ -50,7 +49,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
             "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
         ) from error
-    rebind(memo)
+    _rebind(memo)
     for net in ours:
         for child in net.modules():
             if "_original_forward" in vars(child):  # by Accelerator.prepare, which gave it a forward that casts
@@ -93,17 +92,9 @@ def _problems(module: nn.Module, plain: nn.Module) -> Iterator[str]:
     for child in plain.modules():
         if isinstance(child, torch.jit.ScriptModule) and moves & set(map(id, child.parameters())):
             yield "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
-    for key, tensor in tensors_of(plain).items():
-        if tensor.is_meta:
-            yield f"has no values yet: {key} is on the meta device. Call to_empty(device=...), initialise."
-        if tensor.layout is not torch.strided:
-            yield f"holds {key}, a sparse tensor. Make it dense, to_dense(), or a plain attribute in place of a buffer."
-        if id(tensor) in moves and repeats(tensor):
-            yield (
-                f"cannot be written: {key}, {tuple(tensor.shape)}, was made by expand(), so that several of its "
-                "elements are one number in memory. Write nn.Parameter(tensor.expand(...).clone()), or expand in "
-                "forward."
-            )
+    tensors = tensors_of(plain)
+    if found := flaws(tensors, fixed=[key for key, tensor in tensors.items() if id(tensor) not in moves]):
+        yield f"cannot be copied and written to: {few(found)}."
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
@@ -116,3 +107,63 @@ def tensors_held(module: nn.Module) -> list[Tensor]:
     """Every tensor that a submodule holds, however it holds it."""
     leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _rebind(memo: dict[int, Any]) -> None:
+    """Let the functions that hold an original, which ``copy.deepcopy`` takes as they are, hold its copy instead.
+
+    Such are a wrapped forward (``D.forward = torch.compile(D.forward)``), a hook or a lambda over ``self``, a weak
+    reference. The memo of deepcopy tells what each original has become.
+    """
+    copied = {key: value for key, value in memo.items() if key != id(memo)}  # this one holds the originals
+    ours = {id(value) for value in copied.values()}
+    known = dict(copied)  # by id: what an original, a function, a variable or a container has become
+    alive = []  # whose ids are in use
+
+    def rebound(value: Any) -> Any:
+        """The value with the copies in it; itself, if it refers to nothing that was copied."""
+        if id(value) in ours and not isinstance(value, FIXED):
+            return value
+        if id(value) not in known:
+            known[id(value)] = value  # if it holds itself
+            alive.append(value)
+            held, make = _taken_apart(value)
+            new = [rebound(part) for part in held]
+            if any(a is not b for a, b in zip(new, held, strict=True)):
+                known[id(value)] = make(*new)
+        return known[id(value)]
+
+    for made in copied.values():
+        for holder in (made, getattr(made, "__dict__", None)):
+            if isinstance(holder, (MutableMapping, list)):
+                for key, value in list(enumerate(holder) if isinstance(holder, list) else holder.items()):
+                    if (new := rebound(value)) is not value:
+                        holder[key] = new
+
+
+def _taken_apart(value: Any) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    """What a value holds, and what makes such a value of that."""
+    if isinstance(value, FunctionType):
+        if (plain := vars(value).get("_torchdynamo_orig_callable")) is not None:  # compiled: the copy is not
+            return (plain,), lambda function: function
+        return (value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)), partial(_function, value)
+    if isinstance(value, CellType):  # a variable of the functions inside another one
+        return () if value == CellType() else (value.cell_contents,), CellType
+    if isinstance(value, MethodType):
+        return (value.__func__, value.__self__), MethodType
+    if isinstance(value, partial):
+        return (value.func, value.args, value.keywords), lambda f, given, named: partial(f, *given, **named)
+    if type(value) in (weakref.ref, weakref.WeakMethod):
+        return (value(),), type(value)
+    if type(value) in (list, tuple, set):
+        return (*value,), lambda *parts: type(value)(parts)
+    if type(value) is dict:
+        return (*value.values(),), lambda *parts: dict(zip(value, parts, strict=True))
+    return (), tuple
+
+
+def _function(old: FunctionType, closure: Any, defaults: Any, named_defaults: Any, attributes: Any) -> FunctionType:
+    made = FunctionType(old.__code__, old.__globals__, old.__name__, defaults, closure)
+    made.__kwdefaults__ = named_defaults
+    vars(made).update(attributes)  # e.g. what it wraps
+    return made

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,8 @@ from coopinit_plugin.host.randomness import loader_generators
 from coopinit_plugin.method.kept import entries, kept
 from coopinit_plugin.nests import first_line
 
+SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "memoryerror")  # in any allocator's errors
+
 _groups_made = itertools.count()
 
 
@@ -30,7 +33,6 @@ class _Elsewhere(BaseException):
     """Another process has failed. No ``except Exception`` on the way takes it for a failure of this one."""
 
 
-@dataclass
 class Engine:
     """Where and how the warm-up runs: in which of how many processes, on which device, by whose Accelerator.
 
@@ -38,16 +40,10 @@ class Engine:
     anywhere ends all of them at the next message, and no process waits for one that will not come.
     """
 
-    accelerator: Any
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        self.is_main = bool(self.accelerator.is_main_process)
-        self.processes, self.index = int(self.accelerator.num_processes), int(self.accelerator.process_index)
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Autocast, as the Accelerator says."""
-        return self.accelerator.autocast()
+    def __init__(self, accelerator: Any, device: torch.device) -> None:
+        self.accelerator, self.device = accelerator, device
+        self.is_main = bool(accelerator.is_main_process)
+        self.processes, self.index = int(accelerator.num_processes), int(accelerator.process_index)
 
     def part_of(self, loader: Any) -> Any:
         """This process's part of a DataLoader; any other loader is taken to be one."""
@@ -151,6 +147,29 @@ class Engine:
         told: list[Any] = [None] * self.processes
         torch.distributed.all_gather_object(told, value)
         return told
+
+
+@contextmanager
+def explained_memory() -> Iterator[None]:
+    """Turn running out of memory inside into one clear error, which holds none of the memory."""
+    try:
+        yield
+    except Exception as error:
+        chain: list[BaseException] = [error]
+        while (cause := chain[0].__cause__ or chain[0].__context__) is not None and cause not in chain:
+            chain.insert(0, cause)
+        found = next((cause for cause in chain if any(sign in repr(cause).lower() for sign in SIGNS)), None)
+        if found is None:
+            raise
+        for cause in chain:  # the frames of a traceback keep the tensors in them alive
+            traceback.clear_frames(cause.__traceback__)
+        gc.collect()
+        torch.cuda.empty_cache()
+        raise CoopInitError(
+            f"The warm-up ran out of memory ({first_line(found)}); your networks are untouched, and what it had taken "
+            "is free again. Give it a loader with a smaller batch (half the batch takes about half the memory) or "
+            'accelerator=Accelerator(mixed_precision="bf16"); langevin_steps costs time only.'
+        ) from None
 
 
 @contextmanager

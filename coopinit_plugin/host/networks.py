@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.kept import values
 
 State = dict[str, Tensor]
 
@@ -60,7 +61,7 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
     _check_fit(targets)
     plan = [(own, state[key]) for _, module, state in targets for key, own in state_of(module).items()]
     plan = [(own, value) for own, value in plan if not repeats(own)]  # those that do have their value
-    before = [(own, own.detach().clone()) for own, _ in plan]
+    put_back = values(own for own, _ in plan)
     with torch.inference_mode():  # a network that was made in it can be written to in it alone
         try:
             with held():
@@ -68,8 +69,7 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
                     own.copy_(value)
         except BaseException:
             with held():
-                for own, value in before:
-                    own.copy_(value)
+                put_back()
             raise
 
 
@@ -118,29 +118,38 @@ def obstacles(module: nn.Module, given: State) -> list[str]:
             found.append(f"{key} is not in the module")
         elif (here := tuple(ours[key].shape)) != (there := tuple(given[key].shape)):
             found.append(f"{key} has shape {here} in the module, {there} in the weights")
-        elif ours[key].is_meta:
-            found.append(f"{key} is on the meta device")
-        elif repeats(ours[key]) and not bool((ours[key] == given[key].to(ours[key])).all()):
-            found.append(f"{key} was made by expand(), so that several of its elements are one number in memory")
-    return found + overlapping(ours)
+    if not found:
+        still = [key for key, own in ours.items() if repeats(own) and own.equal(given[key].to(own))]
+        found = flaws(ours, fixed=still)
+    return found
+
+
+def flaws(tensors: State, fixed: Container[str]) -> list[str]:
+    """What stands against copying tensors and writing to those that are not `fixed`, each with what to do."""
+    found, spans = [], []
+    for tensor, name in {tensor: name for name, tensor in tensors.items()}.items():  # each once, by identity
+        if tensor.is_meta:
+            found.append(f"{name} is on the meta device: call to_empty(device=...), initialise")
+        elif tensor.layout is not torch.strided:
+            found.append(f"{name} is sparse: make it dense, to_dense(), or a plain attribute")
+        elif repeats(tensor) and name not in fixed:
+            found.append(f"{name} was made by expand(), so that its elements are one number in memory: clone() it")
+        elif tensor.numel():
+            elements = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+            spans.append((tensor.data_ptr(), tensor.data_ptr() + elements * tensor.element_size(), name))
+    for (_, end, name), (begin, _, other) in pairwise(sorted(spans)):
+        if begin < end:
+            found.append(
+                f"{name} and {other} share their memory: clone() one, or tie them, layer.weight = other.weight"
+            )
+    return found
 
 
 def repeats(tensor: Tensor) -> bool:
     """Whether elements of the tensor are one number in memory, as after ``expand()``."""
-    return tensor.layout is torch.strided and any(
-        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
-
-
-def overlapping(tensors: State) -> list[str]:
-    """The tensors of which one begins in the memory of another."""
-    spans = []
-    for tensor, name in {tensor: name for name, tensor in tensors.items()}.items():  # each once, by identity
-        if tensor.numel() and tensor.layout is torch.strided and not tensor.is_meta:
-            elements = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-            spans.append((tensor.data_ptr(), tensor.data_ptr() + elements * tensor.element_size(), name))
-    pairs = pairwise(sorted(spans))
-    return [f"{name} and {other} lie in the same memory" for (_, end, name), (begin, _, other) in pairs if begin < end]
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        return False
+    return any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
 def few(problems: list[str]) -> str:

@@ -59,44 +59,37 @@ def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
 
     What would change a tensor is stopped, attributes are put back; the error names what was reached.
     """
-    networks = unwrap(generator), unwrap(discriminator)
-    places: dict[int, tuple[str, bool]] = {}
-    for letter, network in zip("GD", networks, strict=True):
-        names = {tensor: f"{letter}'s {name}" for name, tensor in tensors_of(network).items()}
-        live = {*trained(network), *running_statistics(network)}
-        for tensor in sorted(filter(_has_memory, tensors_held(network)), key=live.__contains__):
-            places[tensor.untyped_storage()._cdata] = names.get(tensor, "tensors"), tensor in live
-    contents = [part for network in networks for child in network.modules() for part in _containers(vars(child), set())]
-
-    def changed() -> list[tuple[Any, Any]]:
-        return [(holder, was) for holder, was in contents if _ids(holder) != _ids(was)]
-
-    def put_back() -> None:
-        for holder, was in changed():
-            holder.clear()
-            (holder.extend if isinstance(holder, list) else holder.update)(was)
-
-    with kept(put_back):
-        try:
-            with _Watch(places):
-                yield
-        except _Reached as reached:
-            raise _shared(str(reached)) from None
-        except Exception as error:
-            if changed():
-                raise _shared("attributes") from error
-            raise
-        if changed():
-            raise _shared("attributes")
-
-
-def _shared(what: str) -> CoopInitError:
-    return CoopInitError(
-        f"The warm-up works on a copy of G and D, but the copy reaches your own {what}: a function that was set on the "
-        "network from outside (a wrapped forward, a hook, a lambda), or a hook of the Adapter, holds the original. "
-        "Nothing was changed. Let it use the module that it is given, as in hook(module, input, output), a method's "
-        "self or Adapter(score=lambda D, x, z, batch: ...), or set it after the warm-up."
-    )
+    users = nn.ModuleDict({"G": unwrap(generator), "D": unwrap(discriminator)})
+    names = {tensor: name for name, tensor in tensors_of(users).items()}
+    live = {*trained(users["G"]), *trained(users["D"]), *running_statistics(users)}
+    places = {
+        tensor.untyped_storage()._cdata: (names.get(tensor, "tensors"), tensor in live)
+        for tensor in sorted(filter(_has_memory, tensors_held(users)), key=live.__contains__)  # in one memory: the live
+    }
+    contents = [part for child in users.modules() for part in _containers(vars(child), set())]
+    found, failure = "", None
+    try:
+        with _Watch(places):
+            yield
+    except _Reached as reached:
+        found = str(reached)
+    except Exception as error:
+        failure = error
+    finally:
+        for holder, was in contents:
+            if _ids(holder) != _ids(was):
+                found = found or "attributes"
+                holder.clear()
+                (holder.extend if isinstance(holder, list) else holder.update)(was)
+    if found:
+        raise CoopInitError(
+            f"The warm-up works on copies of G and D, but they reach your own {found}: a function that was set on "
+            "the network (a wrapped forward, a hook, a lambda), or a hook of the Adapter, holds the original. Nothing "
+            "was changed. Let it use the module that it is given, as in hook(module, input, output) or "
+            "Adapter(score=lambda D, x, z, batch: ...), or set it after the warm-up."
+        ) from failure
+    if failure is not None:
+        raise failure
 
 
 def _containers(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:

@@ -162,21 +162,21 @@ def held_by(kind):
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
-        ("slots", "D's a.weight"),
-        ("cached", "D's a.weight"),
-        ("global variables, as in a notebook", "D's a.weight"),
-        ("it calls itself", "D's a.weight"),
-        ("a trainer", "D's a.weight"),
-        ("score", "D's a.weight"),
-        ("latent", "G's 0.weight"),
-        ("running statistics", "D's norm.num_batches_tracked"),
-        ("a buffer", "D's count"),
+        ("slots", "D.a.weight"),
+        ("cached", "D.a.weight"),
+        ("global variables, as in a notebook", "D.a.weight"),
+        ("it calls itself", "D.a.weight"),
+        ("a trainer", "D.a.weight"),
+        ("score", "D.a.weight"),
+        ("latent", "G.0.weight"),
+        ("running statistics", "D.norm.num_batches_tracked"),
+        ("a buffer", "D.count"),
     ],
 )
 def test_what_cannot_be_rebound_is_refused_before_anything_ran(kind, named, call):
     G, D, adapter = held_by(kind)
     before = Snapshot(G, D)
-    with pytest.raises(CoopInitError, match=rf"copy reaches your own {named}.*holds the original.*Nothing was changed"):
+    with pytest.raises(CoopInitError, match=rf"they reach your own {named}.*holds the original.*Nothing was changed"):
         call(G, D, vectors(), adapter=adapter)
     before.assert_unchanged()
 
@@ -186,7 +186,7 @@ def test_an_attribute_that_is_written_from_outside_is_put_back():
     D.run, D.steps = D.plain, []
     D.a.register_forward_hook(SlottedHook(lambda: D.steps.append(1)))
     before = Snapshot(G, D)
-    with pytest.raises(CoopInitError, match=r"reaches your own attributes.*holds the original"):
+    with pytest.raises(CoopInitError, match=r"reach your own attributes.*holds the original"):
         warm(G, D, vectors())
     before.assert_unchanged()
     assert D.steps == []
@@ -348,7 +348,7 @@ def refused(G, D, said, data=None):
 def test_parameters_made_by_expand_are_refused():
     G, D = mlp_pair()
     D[2].weight = nn.Parameter(torch.randn(1, 1).expand(1, 8))
-    refused(G, D, r"2\.weight, \(1, 8\), was made by expand\(\).*\.clone\(\)")
+    refused(G, D, r"discriminator .*2\.weight was made by expand\(\).*clone\(\) it")
 
 
 def test_frozen_parameters_made_by_expand_stay():
@@ -486,15 +486,15 @@ def of_both_networks(G, D):
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (tied_by_data, r"D\.2\.weight and D\.0\.weight"),
-        (a_view_as_a_buffer, r"D\.0\.(weight|flat) and D\.0\.(weight|flat)"),
+        (tied_by_data, r"discriminator .*2\.weight and 0\.weight"),
+        (a_view_as_a_buffer, r"discriminator .*0\.(weight|flat) and 0\.(weight|flat)"),
         (of_both_networks, r"G\.0\.bias and D\.0\.bias|D\.0\.bias and G\.0\.bias"),
     ],
 )
 def test_tensors_in_the_same_memory_are_refused(share, said):
     G, D = mlp_pair()
     share(G, D)
-    refused(G, D, rf"({said}) lie in the same memory, but are not one tensor.*clone\(\), or make them one")
+    refused(G, D, rf"({said}) share their memory: clone\(\) one, or tie them")
 
 
 def test_parts_of_one_memory_are_no_matter():
@@ -511,7 +511,7 @@ def test_weights_are_not_loaded_into_tensors_in_the_same_memory():
     result = warm(G, D, vectors())
     tied_by_data(G, D)
     before = Snapshot(G, D)
-    with pytest.raises(CoopInitError, match=r"do not fit D .*2\.weight and 0\.weight lie in the same memory"):
+    with pytest.raises(CoopInitError, match=r"do not fit D .*2\.weight and 0\.weight share their memory"):
         result.load_into(G, D)
     before.assert_unchanged()
 

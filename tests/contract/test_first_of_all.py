@@ -45,7 +45,7 @@ def test_a_step_that_closes_over_the_users_d():
         for parameter in D.parameters():
             parameter.data.clamp_(-0.01, 0.01)
 
-    words = ("the copy reaches your own D's 0.weight", "a hook of the Adapter, holds the original")
+    words = ("they reach your own D.0.weight", "a hook of the Adapter, holds the original")
     refused(G, D, vectors(), *words, adapter=Adapter(after_d_step=clip))
 
 
@@ -126,7 +126,7 @@ def test_a_sparse_buffer_is_refused_and_the_attribute_that_is_suggested_works():
         def forward(self, x):
             return self.net(torch.sparse.mm(self.edges, x.T).T)
 
-    with pytest.raises(CoopInitError, match=r"holds edges, a sparse tensor.* to_dense\(\), or a plain attribute"):
+    with pytest.raises(CoopInitError, match=r"edges is sparse.* to_dense\(\), or a plain attribute"):
         warm_start(mlp_pair()[0], Graph(True), vectors(), config=short(), progress=False)
     warm_start(mlp_pair()[0], Graph(False), vectors(), config=short(), progress=False)
 

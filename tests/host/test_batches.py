@@ -146,13 +146,13 @@ def test_batches_without_data_are_left_out():
 
 
 def test_a_loader_of_nothing_but_those_ends():
-    said = r"the last \d+ were left out, for none of them had "
+    said = r"the last \d+ were left out, without data or smaller than the first one"
     for loader in ([None, None], iter([None]), itertools.repeat(None)):
-        with pytest.raises(CoopInitError, match=said + "data"):
+        with pytest.raises(CoopInitError, match=said):
             next(Batches(loader, CPU))
     batches = Batches(itertools.chain(numbered(4), itertools.repeat(torch.zeros(3, 2))), CPU)
     take(batches, 1)
-    with pytest.raises(CoopInitError, match=r"the last 1000 were left out.*at least 4 samples, as the first had"):
+    with pytest.raises(CoopInitError, match=r"the last 1000 were left out, without data or smaller"):
         next(batches)
 
 
