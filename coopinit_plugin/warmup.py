@@ -22,7 +22,7 @@ from coopinit_plugin.cost import adversarial_seconds
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
 from coopinit_plugin.host.copies import checked, copies
-from coopinit_plugin.host.engine import engine, explained_memory
+from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import (
     borrowed_randomness,
@@ -120,7 +120,6 @@ def warm_start(
         borrowed_randomness(config.seed, loader),
         engine(accelerator, device_of(generator) if isinstance(generator, nn.Module) else None) as run,
         run.failing_together(),
-        explained_memory(),
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)

@@ -122,9 +122,12 @@ class Engine:
         except _Elsewhere as failure:
             raise CoopInitError(str(failure)) from failure.__cause__
         except BaseException as error:
+            plain = _out_of_memory(error)
             if self.processes > 1:
-                with suppress(_Elsewhere), self._talking(f"{type(error).__name__}: {error}"):
+                with suppress(_Elsewhere), self._talking(f"{type(plain or error).__name__}: {plain or error}"):
                     pass
+            if plain is not None:
+                raise plain from None
             raise
 
     @contextmanager
@@ -149,27 +152,23 @@ class Engine:
         return told
 
 
-@contextmanager
-def explained_memory() -> Iterator[None]:
-    """Turn running out of memory inside into one clear error, which holds none of the memory."""
-    try:
-        yield
-    except Exception as error:
-        chain: list[BaseException] = [error]
-        while (cause := chain[0].__cause__ or chain[0].__context__) is not None and cause not in chain:
-            chain.insert(0, cause)
-        found = next((cause for cause in chain if any(sign in repr(cause).lower() for sign in SIGNS)), None)
-        if found is None:
-            raise
-        for cause in chain:  # the frames of a traceback keep the tensors in them alive
-            traceback.clear_frames(cause.__traceback__)
-        gc.collect()
-        torch.cuda.empty_cache()
-        raise CoopInitError(
-            f"The warm-up ran out of memory ({first_line(found)}); your networks are untouched, and what it had taken "
-            "is free again. Give it a loader with a smaller batch (half the batch takes about half the memory) or "
-            'accelerator=Accelerator(mixed_precision="bf16"); langevin_steps costs time only.'
-        ) from None
+def _out_of_memory(error: BaseException) -> CoopInitError | None:
+    """One clear error in place of one that comes of running out of memory; nothing holds the memory after this."""
+    chain = [error]
+    while (cause := chain[0].__cause__ or chain[0].__context__) is not None and cause not in chain:
+        chain.insert(0, cause)
+    found = next((cause for cause in chain if any(sign in repr(cause).lower() for sign in SIGNS)), None)
+    if found is None:
+        return None
+    for cause in chain:  # the frames of a traceback keep the tensors in them alive
+        traceback.clear_frames(cause.__traceback__)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return CoopInitError(
+        f"The warm-up ran out of memory ({first_line(found)}); your networks are untouched, and what it had taken is "
+        "free again. Give it a loader with a smaller batch (half the batch takes about half the memory) or "
+        'accelerator=Accelerator(mixed_precision="bf16"); langevin_steps costs time only.'
+    )
 
 
 @contextmanager

@@ -147,9 +147,7 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
             pair.score(x, z, batch)
         pair.after_d_step()
         if odd := [name for name, parameter in pair.D.named_parameters() if not torch.isfinite(parameter).all()]:
-            raise CoopInitError(
-                f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite. Your networks are untouched."
-            )
+            raise CoopInitError(f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite: does it divide by a zero?")
     return unreached
 
 
@@ -161,10 +159,8 @@ def _unreached(letter: str, module: nn.Module, loss: Any) -> list[str]:
         gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
     for name, gradient in zip(named, gradients, strict=True):
         if gradient is not None and gradient.is_sparse:
-            raise CoopInitError(
-                f"{letter}'s {name} gets sparse gradients, which Adam does not take. Look it up by "
-                "torch.nn.functional.embedding(..., sparse=False) during the warm-up."
-            )
+            told = f"{letter}'s {name} gets sparse gradients, which Adam does not take"
+            raise CoopInitError(f"{told}. Look it up by torch.nn.functional.embedding(..., sparse=False).")
     unreached = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
     if len(unreached) == len(named):
         raise CoopInitError(
@@ -183,8 +179,8 @@ def _passes(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         cures = {
-            "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the chain needs the "
-            "gradient with respect to the samples, which the reentrant kind does not give.",
+            "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the reentrant kind "
+            "gives no gradient with respect to samples or weights alone, as the warm-up takes them.",
             ONE_SAMPLE: LARGER_BATCH,
         }
         cure = next((cure for sign, cure in cures.items() if sign in str(error)), "Your networks are untouched.")

@@ -417,13 +417,14 @@ class Reentrant(nn.Module):
         self.net, self.reentrant = net, reentrant
 
     def forward(self, x):
-        return self.net[2](checkpoint(self.net[:2], x, use_reentrant=self.reentrant))
+        return checkpoint(self.net[2], self.net[1](self.net[0](x)), use_reentrant=self.reentrant)
 
 
 def test_reentrant_checkpointing_is_refused_and_the_other_kind_is_not():
     G, D = mlp_pair()
-    refused(G, Reentrant(D), r"gradient with respect to its input.*use_reentrant=False\)")
-    warm(G, Reentrant(D, reentrant=False), vectors())
+    refused(G, Reentrant(D), r"A pass of D, .*gradient with respect to its input.*use_reentrant=False\)")
+    refused(Reentrant(G), D, r"A pass of G, backward, fails.*use_reentrant=False\)")
+    warm(Reentrant(G, reentrant=False), Reentrant(D, reentrant=False), vectors())
 
 
 def test_a_batch_of_one_under_batch_norm_is_refused():
