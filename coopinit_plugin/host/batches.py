@@ -134,9 +134,9 @@ class Batches:
             n = batch_size(found)
             tensors = [part for part in parts(found, what) if part.tensor.shape[:1] == (n,)]
             form = [(part.name, part.tensor.shape[1:], part.tensor.dtype) for part in tensors]
-            told = f"no {what}: {first_line(failure)}" if failure else f"{what} = {describe(found)}"
+            told = f"no {what}: {first_line(failure)}" if failure is not None else f"{what} = {describe(found)}"
             first = first or (form, told)
-            if failure or form != first[0]:
+            if failure is not None or form != first[0]:
                 number = next((number for number, batch in self._kept if batch is given[-1]), self._number)
                 ask = " Is the loader itself one batch? Then give [batch]." if isinstance(self._loader, tuple) else ""
                 raise CoopInitError(

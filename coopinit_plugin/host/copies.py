@@ -36,7 +36,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             "Write warm_start(G, D, loader)."
         )
     named = tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))
-    if shared := flaws(named, fixed=named):
+    if shared := flaws(named, {*trained(plain[0]), *trained(plain[1])}):
         raise CoopInitError(f"generator and discriminator cannot be copied: {few(shared)}.")
     tensors = [tensor for net in plain for tensor in tensors_held(net)]
     folded = [t for t in tensors if repeats(t) and not isinstance(t, nn.Parameter)]  # cannot be written in place
@@ -88,12 +88,11 @@ def _problems(module: nn.Module, plain: nn.Module) -> Iterator[str]:
         yield "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
     if not any(parameter.is_floating_point() for parameter in plain.parameters()):
         yield "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
-    moves = {id(parameter) for parameter in trained(plain)}
+    moves = {*trained(plain)}
     for child in plain.modules():
-        if isinstance(child, torch.jit.ScriptModule) and moves & set(map(id, child.parameters())):
+        if isinstance(child, torch.jit.ScriptModule) and not moves.isdisjoint(child.parameters()):
             yield "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
-    tensors = tensors_of(plain)
-    if found := flaws(tensors, fixed=[key for key, tensor in tensors.items() if id(tensor) not in moves]):
+    if found := flaws(tensors_of(plain), moves):
         yield f"cannot be copied and written to: {few(found)}."
 
 

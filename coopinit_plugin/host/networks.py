@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -118,30 +117,33 @@ def obstacles(module: nn.Module, given: State) -> list[str]:
             found.append(f"{key} is not in the module")
         elif (here := tuple(ours[key].shape)) != (there := tuple(given[key].shape)):
             found.append(f"{key} has shape {here} in the module, {there} in the weights")
-    if not found:
-        still = [key for key, own in ours.items() if repeats(own) and own.equal(given[key].to(own))]
-        found = flaws(ours, fixed=still)
-    return found
+    if found:
+        return found
+    same = {own for key, own in ours.items() if repeats(own) and own.equal(given[key].to(own))}
+    return flaws(ours, {own for own in ours.values() if isinstance(own, nn.Parameter) or repeats(own)} - same)
 
 
-def flaws(tensors: State, fixed: Container[str]) -> list[str]:
-    """What stands against copying tensors and writing to those that are not `fixed`, each with what to do."""
+def flaws(tensors: State, written: Container[Tensor]) -> list[str]:
+    """What stands against copying tensors and writing new values to some of them, each with what to do."""
     found, spans = [], []
     for tensor, name in {tensor: name for name, tensor in tensors.items()}.items():  # each once, by identity
         if tensor.is_meta:
             found.append(f"{name} is on the meta device: call to_empty(device=...), initialise")
         elif tensor.layout is not torch.strided:
             found.append(f"{name} is sparse: make it dense, to_dense(), or a plain attribute")
-        elif repeats(tensor) and name not in fixed:
+        elif repeats(tensor) and tensor in written:
             found.append(f"{name} was made by expand(), so that its elements are one number in memory: clone() it")
         elif tensor.numel():
             elements = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-            spans.append((tensor.data_ptr(), tensor.data_ptr() + elements * tensor.element_size(), name))
-    for (_, end, name), (begin, _, other) in pairwise(sorted(spans)):
-        if begin < end:
+            end = tensor.data_ptr() + elements * tensor.element_size()
+            spans.append((tensor.data_ptr(), end, name, tensor in written))
+    last = (0, "", False)  # of the tensor that reaches farthest: its end, its name, whether it is written
+    for begin, end, name, is_written in sorted(spans):
+        if begin < last[0] and (is_written or last[2]):
             found.append(
-                f"{name} and {other} share their memory: clone() one, or tie them, layer.weight = other.weight"
+                f"{last[1]} and {name} share their memory: clone() one, or tie them, layer.weight = its.weight"
             )
+        last = max(last, (end, name, is_written))
     return found
 
 

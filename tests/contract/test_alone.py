@@ -507,6 +507,17 @@ def test_parts_of_one_memory_are_no_matter():
     assert_warmed(warm(G, D, vectors()), G, D)
 
 
+def test_buffers_may_be_views_of_one_constant():
+    G, D = mlp_pair()
+    constant = torch.ones(2, 4)
+    for layer in (*G, *D):
+        layer.register_buffer("kernel", constant[None])
+        layer.register_buffer("row", constant[1])
+    result = warm(G, D, vectors())
+    assert_warmed(result, G, D)
+    result.load_into(G, D)
+
+
 def test_weights_are_not_loaded_into_tensors_in_the_same_memory():
     G, D = mlp_pair()
     result = warm(G, D, vectors())
