@@ -27,22 +27,18 @@ def adversarial_seconds(pair: Pair, batch: Any, device: torch.device, seed: int)
     with borrowed_randomness(seed), kept(buffers(pair.G, pair.D), training(pair.G, pair.D)):
         pair.G.train()
         pair.D.train()
-        drawn = pair.draw(batch, device)
+        x, z, batch = pair.draw(batch, device)
         for _ in range(1 + REPETITIONS):  # the first one also compiles and tunes: it does not count
             began = _now(device)
-            _iteration(pair, *drawn)
-            for parameter, stand_in in zip(trained, stand_ins, strict=True):
-                stand_in.grad, parameter.grad = parameter.grad, None
+            g = pair.generate(z)
+            for samples in (x, detached(g), g):
+                release_graphs(pair.D)
+                gradients = torch.autograd.grad(pair.score(samples, z, batch).mean(), trained, allow_unused=True)
+            for stand_in, gradient in zip(stand_ins, gradients, strict=True):
+                stand_in.grad = gradient
             adam.step()
             seconds.append(_now(device) - began)
     return median(seconds[1:])
-
-
-def _iteration(pair: Pair, x: Any, z: Any, batch: Any) -> None:
-    g = pair.generate(z)
-    for samples in (x, detached(g), g):
-        release_graphs(pair.D)
-        torch.autograd.backward(pair.score(samples, z, batch).mean())
 
 
 def _now(device: torch.device) -> float:

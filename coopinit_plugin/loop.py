@@ -6,12 +6,18 @@ import logging
 import math
 import sys
 import time
+from typing import Any
 
+import torch
+from torch import nn
 from tqdm.auto import tqdm
 
+from coopinit_plugin.calling.data import check_finite
+from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.finite import check_statistics
 from coopinit_plugin.method.iteration import cooperate
+from coopinit_plugin.method.memory import Lag
+from coopinit_plugin.method.statistics import Statistics
 from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing
@@ -70,11 +76,12 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    fake, found = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, state.lag)
+    lag = Lag(state.history[-1].displacement ** 2 if state.history else 0.0, state.plateau.last or 0.0)
+    fake, found = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, lag)
     state.averaged.update(iteration)
 
     found = found.read(state.settings.team)
-    check_statistics(found, iteration, real[0], config)
+    _check_statistics(found, iteration, real[0], config)
     if step.size is None and iteration >= BLIND_ITERATIONS:
         raise CoopInitError(
             f"The gradient of D's score with respect to its input was exactly zero in {iteration} iterations: the "
@@ -96,7 +103,6 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
         seconds=time.perf_counter() + since,
     )
     state.history.append(report)
-    run.log(report.measures, iteration)
     return report
 
 
@@ -114,3 +120,35 @@ def _best_kept(state: State) -> float | None:
         )
     state.go_back()
     return plateau.best
+
+
+def _check_statistics(found: Statistics, iteration: int, x: Any, config: WarmStartConfig) -> None:
+    """Refuse to go on after an iteration whose statistics are not finite."""
+    named = {
+        "D's logits of real samples": found.real,
+        "D's logits of refined samples": found.refined,
+        "the refined samples": found.displacement,
+    }
+    broken = [name for name, value in named.items() if not math.isfinite(value)]
+    if not broken and math.isfinite(found.score_std):
+        return
+    check_finite(x, f"Iteration {iteration}")
+    step = "" if config.step_size == "balanced" else ' and step_size="balanced"'
+    raise CoopInitError(
+        f"Iteration {iteration}: not finite any more: {', '.join(broken) or 'the spread of the logits'}. The "
+        "warm-up has diverged; your networks are untouched. Try WarmStartConfig(lr_discriminator="
+        f"{config.lr_discriminator / 4:g}, energy_l2={max(config.energy_l2, 0.1) * 10:g}){step}, or fewer Langevin "
+        "steps. A square root or a division without an epsilon in the networks makes such gradients, too."
+    )
+
+
+def check_weights(module: nn.Module, letter: str, config: WarmStartConfig) -> None:
+    """Refuse weights that are not finite."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise CoopInitError(
+                f"The warm-up left {letter}'s {name} not finite: its last gradient was not. Your networks are "
+                f"untouched. Try WarmStartConfig(lr_discriminator={config.lr_discriminator / 4:g}, "
+                f"lr_generator={config.lr_generator / 4:g}); a square root or division without an epsilon in the "
+                "networks (minibatch standard deviation, norms) gives such gradients."
+            )

@@ -17,9 +17,11 @@ from coopinit_plugin.calling.data import spread
 from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back, tensors_of
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back
+from coopinit_plugin.host.copies import trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
+from coopinit_plugin.host.networks import few, tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.host.untouched import prove, seen, untouched
 from coopinit_plugin.method.averaging import AveragedGenerator
@@ -27,7 +29,7 @@ from coopinit_plugin.method.balance import BalancedStep, step_size
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
 from coopinit_plugin.method.iteration import Settings
-from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Lag, Memory
+from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.slower_generator import layer_sizes
 from coopinit_plugin.method.stopping import Plateau
@@ -39,9 +41,8 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits will get standard deviation 1, which suits none best. "
-    'Say it by one word, warm_start(G, D, loader, handover="logistic") or WarmStartConfig(handover="logistic") (or '
-    '"hinge", "least_squares", "wasserstein", "relativistic"), or give yours, '
-    "adapter=Adapter(d_loss=lambda f_real, f_fake: ...)."
+    'Say it by one word, handover="logistic" (or "hinge", "least_squares", "wasserstein", "relativistic"), or give '
+    "yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...)."
 )
 
 
@@ -72,7 +73,6 @@ class State:
     plateau: Plateau
     sizes: list[float]  # largest singular values of G's layers before the first iteration
     batches: Batches
-    generators: list[torch.Generator]  # that the loader owns
     identity: dict[str, Any]  # what has to be the same for a checkpoint to be gone on from
     history: list[StepReport] = field(default_factory=list)
     best: list[Tensor] = field(default_factory=list)  # values of `tensors` at the smallest distance so far
@@ -83,11 +83,6 @@ class State:
         averaged = {id(tensor) for tensor in self.averaged.live}
         live = [tensor for net in (self.pair.G, self.pair.D) for tensor in tensors_of(net).values()]
         return [tensor for tensor in live if id(tensor) not in averaged] + self.averaged.tensors
-
-    @property
-    def lag(self) -> Lag:
-        """How far G is behind by the newest readings."""
-        return Lag(self.history[-1].displacement ** 2 if self.history else 0.0, self.plateau.last or 0.0)
 
     def remember(self) -> None:
         """Take this moment for the best."""
@@ -100,7 +95,7 @@ class State:
     def state_dict(self, run: Engine) -> dict[str, Any]:
         """Everything, of all processes; every process has to ask for it."""
         own = {name: getattr(self, name).state_dict() for name in ("batches", "plateau", "memory")}
-        own["randomness"] = random_state(self.generators)
+        own["randomness"] = random_state(self.batches.generators)
         own["buffers"] = [dict(net.named_buffers()) for net in (self.pair.G, self.pair.D)]
         return {
             "identity": self.identity,
@@ -133,34 +128,35 @@ class State:
         self.plateau.load_state_dict(move(own["plateau"], run.device))
         self.memory.load_state_dict(own["memory"], like)
         self.batches.load_state_dict(own["batches"])
-        set_random_state(own["randomness"], self.generators)
+        set_random_state(own["randomness"], self.batches.generators)
 
 
 def known(
     users: tuple[nn.Module, nn.Module], G: nn.Module, D: nn.Module, batches: Batches, given: Adapter, stage: Stage
 ) -> tuple[Adapter, Pair]:
     """How G and D, copies of the user's, are called; and proof that they can be warmed up so."""
-    run = stage.run
-    adapter = seen(users, G, D, batches.peek(), given, stage.config.handover not in ("auto", "none"))
-    real, latent = batches.steady(adapter.real, "x"), batches.steady(adapter.latent, "z")
-    adapter = replace(adapter, real=real, latent=latent)
-    pair = bound(G, D, adapter, run.precision)
+    run, told = stage.run, stage.config.handover
+    adapter = seen(users, G, D, batches.peek(), given, told not in ("auto", "none"))
+    adapter = replace(adapter, real=batches.steady(adapter.real, "x"), latent=batches.steady(adapter.latent, "z"))
+    pair = bound(G, D, adapter, run.accelerator.autocast)
     with untouched(*users):
         unreached = prove(pair, batches.peek(), run.device)
     logger.info("How G and D are called:\n%s", adapter)
-    unknown = [UNKNOWN] if following_loss(stage.config.handover, adapter)[0] == "unit" else []
-    for warning in (*adapter.warnings, *unreached, *unknown) if run.is_main else ():
+    warnings = [*adapter.warnings, UNKNOWN] if following_loss(told, adapter)[0] == "unit" else [*adapter.warnings]
+    if unreached:
+        warnings.append(f"No gradient reaches D's {few(unreached)}: left as they are. Is that so in your loop, too?")
+    for warning in warnings if run.is_main else ():
         logger.warning(warning)
     return adapter, pair
 
 
-def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage: Stage) -> State:
+def begin(pair: Pair, batches: Batches, stage: Stage) -> State:
     """All that moves, made ready: at the start, or where the checkpoint left it."""
     config, run, saved = stage.config, stage.run, stage.saved
     pair.G.train()
     likelihood_mode(pair.D)
-    adam_g = torch.optim.Adam(_trainable(pair.G), lr=config.lr_generator, betas=config.betas)
-    adam_d = torch.optim.Adam(_trainable(pair.D), lr=config.lr_discriminator, betas=config.betas)
+    adam_g = torch.optim.Adam(trained(pair.G), lr=config.lr_generator, betas=config.betas)
+    adam_d = torch.optim.Adam(trained(pair.D), lr=config.lr_discriminator, betas=config.betas)
     same = identity(config, run.processes, G=pair.G, D=pair.D)
     if saved is not None:
         check_same(saved["identity"], same, stage.checkpoints.path)
@@ -185,7 +181,6 @@ def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage
         plateau=Plateau(SlicedWasserstein(x, scale), team),
         sizes=layer_sizes(pair.G),
         batches=batches,
-        generators=generators,
         identity=same,
     )
     if saved is not None:
@@ -193,7 +188,3 @@ def begin(pair: Pair, batches: Batches, generators: list[torch.Generator], stage
     elif run.any(stage.checkpoints.due)[0]:
         stage.checkpoints.write(state.state_dict(run))
     return state
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

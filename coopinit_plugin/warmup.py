@@ -19,15 +19,13 @@ from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.data import check_finite
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.cost import adversarial_seconds
-from coopinit_plugin.finite import check_weights
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, tensors_of
-from coopinit_plugin.host.copies import checked, copies, moved
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
+from coopinit_plugin.host.copies import checked, copies
 from coopinit_plugin.host.engine import engine
-from coopinit_plugin.host.memory import explained_memory
-from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of
+from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
-from coopinit_plugin.loop import iterate
+from coopinit_plugin.loop import check_weights, iterate
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
@@ -75,14 +73,14 @@ def warm_start(
             ``WarmStartConfig.handover``. Not needed if D ends in a sigmoid.
         config: Settings; the default needs no number from you.
         adapter: How G and D are called; what it leaves out is inferred by forward passes.
-        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again. Its trackers get the
-            statistics as ``coopinit/...``.
+        accelerator: Your own ``accelerate.Accelerator``; else one is made and forgotten again.
         output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
         resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
             where it is complete; begin where there is neither.
         ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
             get G's warm weights too.
-        callback: Called with every iteration's statistics in the main process; ``False`` stops there, weights kept.
+        callback: Called with every iteration's statistics in the main process, e.g. to log ``step.measures``; ``False``
+            stops there, weights kept.
         progress: Show on the standard error stream how far it is, and in one line what came out.
 
     Returns:
@@ -108,7 +106,6 @@ def warm_start(
         borrowed_randomness(config.seed, loader),
         engine(accelerator, device_of(generator) if isinstance(generator, nn.Module) else None) as run,
         run.failing_together(),
-        explained_memory(),
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
@@ -135,17 +132,17 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
     config, run = stage.config, stage.run
     if stage.saved is None:
         stage.checkpoints.remove()
-    part, is_part = run.loader(loader)
+    part = run.part_of(loader)
     # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
-        G, D = (moved(net, run.device) for net in copies(generator, discriminator))
+        G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
         batches = Batches(part, run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)
-        batches.share(run, is_part)
+        run.check_first(batches.peek())
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        state = begin(pair, batches, loader_generators(loader), stage)
+        state = begin(pair, batches, stage)
         before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
         stopped_by, distance = iterate(state, stage, step_seconds)
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None

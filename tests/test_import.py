@@ -31,7 +31,7 @@ FLOORS = (
     ("arguments",),
     ("host",),
     ("result",),
-    ("finite", "cost", "state", "loop"),
+    ("cost", "state", "loop"),
     ("warmup", "dry_run"),
     ("trial",),
     ("cli", "__init__", "__main__"),

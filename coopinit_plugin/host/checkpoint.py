@@ -10,18 +10,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import few
+from coopinit_plugin.host.networks import few, tensors_of
 
 logger = logging.getLogger(__name__)
 
 NAME = "checkpoint.pt"
 SHARE = 0.02  # of the time may go into writing checkpoints
+ARRAYS: list[Any] = [  # what arrays and numbers of NumPy's, as batches may hold, are read by
+    *(numpy.ndarray, numpy.dtype, numpy.zeros(1).__reduce__()[0], numpy.float64(0).__reduce__()[0]),
+    *{type(numpy.dtype(code)) for code in numpy.typecodes["All"]},
+]
 
 
 class Checkpoints:
@@ -51,7 +56,8 @@ class Checkpoints:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._new, "wb") as file:
-                torch.save(tree_map(_plain, state), file)
+                # No graph, and no class of the user's own, which `weights_only` does not read.
+                torch.save(tree_map_only(Tensor, lambda tensor: tensor.detach().as_subclass(Tensor), state), file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._new, self.path)
@@ -66,7 +72,8 @@ class Checkpoints:
     def read(self) -> Any:
         """The state that was written, on the CPU; only tensors and plain values are read, for a file may hold code."""
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(ARRAYS):
+                state = torch.load(self.path, map_location="cpu", weights_only=True)
             return {"identity": state["identity"], **state}  # a file of something else has none
         except Exception as error:  # torch.load has a dozen kinds
             raise CoopInitError(
@@ -76,8 +83,9 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget the checkpoint."""
-        for path in filter(Path.exists, (self.path, self._new) if self._writes else ()):
-            path.unlink()
+        for path in (self.path, self._new) if self._writes else ():
+            if path.exists():
+                path.unlink()
 
 
 def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> dict[str, Any]:
@@ -103,20 +111,8 @@ def check_same(was: dict[str, Any], now: dict[str, Any], where: object) -> None:
         )
 
 
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer, those that are not saved with the module included."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
 @torch.no_grad()
 def put_back(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
     """Write saved values into the tensors."""
     for tensor, value in zip(tensors, saved, strict=True):
         tensor.copy_(value)
-
-
-def _plain(leaf: Any) -> Any:
-    """The value as a kind that ``weights_only`` reads: no parameter of the user's own class, no number of NumPy's."""
-    if isinstance(leaf, Tensor):
-        return leaf.detach().as_subclass(Tensor)
-    return next((kind(leaf) for kind in (str, float) if isinstance(leaf, kind)), leaf)

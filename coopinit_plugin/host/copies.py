@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -12,14 +15,15 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import repeats, unwrap
-from coopinit_plugin.host.rebound import Rebinder
+from coopinit_plugin.host.networks import few, flaws, repeats, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import keep_frozen_layers
 from coopinit_plugin.nests import HALF, first_line
 
+FIXED = (FunctionType, MethodType, CellType, partial, weakref.ref, tuple)  # made anew, since they cannot be changed
+
 
 def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Plain copies of both networks, ready to be trained; layers and memory that they share stay shared.
+    """Plain copies of both networks, ready to be trained; layers that they share stay shared.
 
     Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
     A network whose parameters are all frozen is trained, too. Layers that the user keeps in evaluation mode stay in
@@ -31,8 +35,13 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             f"generator and discriminator are one and the same module, a {type(plain[0]).__name__}; expected two. "
             "Write warm_start(G, D, loader)."
         )
-    tensors = [tensor for module in plain for tensor in tensors_held(module)]
-    memo: dict[int, Any] = {id(t): t.detach().clone() for t in tensors if not t.is_leaf}  # refused by deepcopy
+    named = tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))
+    if shared := flaws(named, {*trained(plain[0]), *trained(plain[1])}):
+        raise CoopInitError(f"generator and discriminator cannot be copied: {few(shared)}.")
+    tensors = [tensor for net in plain for tensor in tensors_held(net)]
+    folded = [t for t in tensors if repeats(t) and not isinstance(t, nn.Parameter)]  # cannot be written in place
+    computed = [t for t in tensors if not t.is_leaf]  # refused by deepcopy
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in (*folded, *computed)}
     try:
         ours = copy.deepcopy(plain, memo)
     except Exception as error:
@@ -40,42 +49,22 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
             "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
         ) from error
-    _settle(ours, {id(memo[id(t)]): t for t in tensors if t.is_leaf and id(t) in memo})
-    rebinder = Rebinder(memo)
-    for module in ours:
-        for child in module.modules():
-            rebinder.inside(child)
-            _strip_accelerate(child)
+    _rebind(memo)
+    for net in ours:
+        for child in net.modules():
+            if "_original_forward" in vars(child):  # by Accelerator.prepare, which gave it a forward that casts
+                vars(child)["forward"] = vars(child).pop("_original_forward")
+            vars(child).pop("_is_accelerate_prepared", None)
             if isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
                 child.sparse = False  # Adam takes no sparse gradients
-        for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in tensors_of(net).values():
             tensor.grad = None
-        for parameter in trained(module):
+            if tensor.dtype in HALF:
+                tensor.data = tensor.data.float()
+        for parameter in trained(net):
             parameter.requires_grad_()
-        keep_frozen_layers(module)
+        keep_frozen_layers(net)
     return ours
-
-
-def moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """The copy on the device; refused if its tensors would not go on sharing the memory that they share."""
-    shared = shares_memory(module)
-    if shared and not shares_memory(module.to(device)):
-        raise CoopInitError(
-            f"Tensors of {type(module).__name__} share their memory (is a buffer or a parameter a view of another?), "
-            f"which they would not on {device} any more. Move your networks there first, or give each its own: clone()."
-        )
-    return module.to(device)
-
-
-def shares_memory(module: nn.Module) -> bool:
-    """Whether a buffer or parameter of a module lies in the memory of another, of which it is a view."""
-    return max(_uses([*module.parameters(), *module.buffers()]).values(), default=0) > 1
-
-
-def _uses(tensors: list[Tensor]) -> Counter[int]:
-    """How many of the tensors lie in each memory."""
-    once = {id(tensor): tensor for tensor in tensors if tensor.layout is torch.strided}
-    return Counter(tensor.untyped_storage()._cdata for tensor in once.values())
 
 
 def checked(name: str, module: Any) -> nn.Module:
@@ -84,36 +73,27 @@ def checked(name: str, module: Any) -> nn.Module:
         hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
         hint = "Does the function that makes it return it?" if module is None else hint
         raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
+    plain = unwrap(module)
+    if problem := next(_problems(module, plain), None):
+        raise CoopInitError(f"{name} ({type(plain).__name__}) {problem}")
+    return plain
+
+
+def _problems(module: nn.Module, plain: nn.Module) -> Iterator[str]:
+    """What stands against copying, training and writing to a module, or to the plain one inside it."""
     kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
-    module = unwrap(module)
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    moves = {id(parameter) for parameter in trained(module)}
-    scripted = [child for child in module.modules() if isinstance(child, torch.jit.ScriptModule)]
-    problem = ""
-    if sharding := kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
-        problem = f"is sharded over processes ({sharding.pop()}). Warm up the plain networks first; shard after that."
-    elif any(is_lazy(tensor) for tensor in tensors.values()):
-        problem = "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
-    elif not any(parameter.is_floating_point() for parameter in module.parameters()):
-        problem = "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
-    elif empty := [key for key, tensor in tensors.items() if tensor.is_meta]:
-        problem = f"has no values yet: {empty[0]} is on the meta device. Call to_empty(device=...), initialise."
-    elif sparse := [key for key, tensor in tensors.items() if tensor.layout is not torch.strided]:
-        problem = (
-            f"holds {sparse[0]}, a sparse tensor, which cannot be compared or saved. Make it dense, to_dense(), or a "
-            "plain attribute in place of a buffer."
-        )
-    elif any(id(parameter) in moves for child in scripted for parameter in child.parameters()):
-        problem = "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
-    elif folded := [key for key, tensor in tensors.items() if id(tensor) in moves and repeats(tensor)]:
-        problem = (
-            f"cannot be written: {folded[0]}, {tuple(tensors[folded[0]].shape)}, was made by expand(), so that several "
-            f"of its elements are one number in memory. Make it nn.Parameter(tensor.expand(...).clone()), or expand in "
-            "forward."
-        )
-    if problem:
-        raise CoopInitError(f"{name} ({type(module).__name__}) {problem}")
-    return module
+    for kind in kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
+        yield f"is sharded over processes ({kind}). Warm up the plain networks first; shard after that."
+    if any(map(is_lazy, plain.parameters())):
+        yield "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
+    if not any(parameter.is_floating_point() for parameter in plain.parameters()):
+        yield "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
+    moves = {*trained(plain)}
+    for child in plain.modules():
+        if isinstance(child, torch.jit.ScriptModule) and not moves.isdisjoint(child.parameters()):
+            yield "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
+    if found := flaws(tensors_of(plain), moves):
+        yield f"cannot be copied and written to: {few(found)}."
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
@@ -128,33 +108,61 @@ def tensors_held(module: nn.Module) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _settle(copied: tuple[nn.Module, ...], origins: dict[int, Tensor]) -> None:
-    """Make copied tensors share memory as their origins do, in single precision, each element in a place of its own."""
-    own = {id(t): t for module in copied for t in (*module.parameters(), *module.buffers())}
-    others = {id(t): t for module in copied for t in tensors_held(module) if id(t) not in own}
-    uses = _uses([origins.get(key, tensor) for key, tensor in (own | others).items()])
-    memory: dict[Any, Any] = {}  # what it was, kept so that no other memory gets its address, and what it has become
-    for key, tensor in (own | others).items():
-        origin = origins.get(key, tensor)
-        if origin.layout is not torch.strided:
-            continue
-        storage, kind = origin.untyped_storage(), torch.float32 if origin.dtype in HALF else origin.dtype
-        place = storage._cdata, kind is origin.dtype
-        if place in memory or (key in own and uses[storage._cdata] > 1):
-            if place not in memory:
-                flat = torch.empty(0, dtype=origin.dtype, device=origin.device).set_(storage)
-                memory[place] = storage, flat.to(kind, copy=True).untyped_storage()
-            data = torch.empty(0, dtype=kind, device=origin.device)
-            data.set_(memory[place][1], origin.storage_offset(), origin.shape, origin.stride())
-        elif key in own:
-            data = tensor.data.to(kind)
-        else:
-            continue
-        tensor.data = data.clone(memory_format=torch.contiguous_format) if key in own and repeats(data) else data
+def _rebind(memo: dict[int, Any]) -> None:
+    """Let the functions that hold an original, which ``copy.deepcopy`` takes as they are, hold its copy instead.
+
+    Such are a wrapped forward (``D.forward = torch.compile(D.forward)``), a hook or a lambda over ``self``, a weak
+    reference. The memo of deepcopy tells what each original has become.
+    """
+    copied = {key: value for key, value in memo.items() if key != id(memo)}  # this one holds the originals
+    ours = {id(value) for value in copied.values()}
+    known = dict(copied)  # by id: what an original, a function, a variable or a container has become
+    alive = []  # whose ids are in use
+
+    def rebound(value: Any) -> Any:
+        """The value with the copies in it; itself, if it refers to nothing that was copied."""
+        if id(value) in ours and not isinstance(value, FIXED):
+            return value
+        if id(value) not in known:
+            known[id(value)] = value  # if it holds itself
+            alive.append(value)
+            held, make = _taken_apart(value)
+            new = [rebound(part) for part in held]
+            if any(a is not b for a, b in zip(new, held, strict=True)):
+                known[id(value)] = make(*new)
+        return known[id(value)]
+
+    for made in copied.values():
+        for holder in (made, getattr(made, "__dict__", None)):
+            if isinstance(holder, (MutableMapping, list)):
+                for key, value in list(enumerate(holder) if isinstance(holder, list) else holder.items()):
+                    if (new := rebound(value)) is not value:
+                        holder[key] = new
 
 
-def _strip_accelerate(child: nn.Module) -> None:
-    """Undo in a copied module what ``Accelerator.prepare`` hung on it: a forward that casts."""
-    if "_original_forward" in vars(child):
-        vars(child)["forward"] = vars(child).pop("_original_forward")
-    vars(child).pop("_is_accelerate_prepared", None)
+def _taken_apart(value: Any) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    """What a value holds, and what makes such a value of that."""
+    if isinstance(value, FunctionType):
+        if (plain := vars(value).get("_torchdynamo_orig_callable")) is not None:  # compiled: the copy is not
+            return (plain,), lambda function: function
+        return (value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)), partial(_function, value)
+    if isinstance(value, CellType):  # a variable of the functions inside another one
+        return () if value == CellType() else (value.cell_contents,), CellType
+    if isinstance(value, MethodType):
+        return (value.__func__, value.__self__), MethodType
+    if isinstance(value, partial):
+        return (value.func, value.args, value.keywords), lambda f, given, named: partial(f, *given, **named)
+    if type(value) in (weakref.ref, weakref.WeakMethod):
+        return (value(),), type(value)
+    if type(value) in (list, tuple, set):
+        return (*value,), lambda *parts: type(value)(parts)
+    if type(value) is dict:
+        return (*value.values(),), lambda *parts: dict(zip(value, parts, strict=True))
+    return (), tuple
+
+
+def _function(old: FunctionType, closure: Any, defaults: Any, named_defaults: Any, attributes: Any) -> FunctionType:
+    made = FunctionType(old.__code__, old.__globals__, old.__name__, defaults, closure)
+    made.__kwdefaults__ = named_defaults
+    vars(made).update(attributes)  # e.g. what it wraps
+    return made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import logging
 import os
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -20,8 +22,12 @@ from torch.distributed.rendezvous import rendezvous
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import held
 from coopinit_plugin.host.randomness import loader_generators
-from coopinit_plugin.method.kept import Undo, entries, kept
-from coopinit_plugin.nests import first_line
+from coopinit_plugin.method.kept import entries, kept
+from coopinit_plugin.nests import batch_size, first_line, parts
+
+logger = logging.getLogger(__name__)
+
+SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "memoryerror")  # in any allocator's errors
 
 _groups_made = itertools.count()
 
@@ -30,7 +36,6 @@ class _Elsewhere(BaseException):
     """Another process has failed. No ``except Exception`` on the way takes it for a failure of this one."""
 
 
-@dataclass
 class Engine:
     """Where and how the warm-up runs: in which of how many processes, on which device, by whose Accelerator.
 
@@ -38,36 +43,45 @@ class Engine:
     anywhere ends all of them at the next message, and no process waits for one that will not come.
     """
 
-    accelerator: Any
-    device: torch.device
+    def __init__(self, accelerator: Any, device: torch.device) -> None:
+        self.accelerator, self.device = accelerator, device
+        self.is_main = bool(accelerator.is_main_process)
+        self.processes, self.index = int(accelerator.num_processes), int(accelerator.process_index)
 
-    def __post_init__(self) -> None:
-        self.is_main = bool(self.accelerator.is_main_process)
-        self.processes, self.index = int(self.accelerator.num_processes), int(self.accelerator.process_index)
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Autocast, as the Accelerator says."""
-        return self.accelerator.autocast()
-
-    def loader(self, loader: Any) -> tuple[Any, bool]:
-        """This process's part of the loader, and whether it is one."""
-        ours = isinstance(loader, torch.utils.data.DataLoader)
-        part, is_part = self._shard(loader) if ours and self.processes > 1 else (loader, self.processes == 1)
-        # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
-        return getattr(part, "base_dataloader", part), is_part
-
-    def _shard(self, loader: Any) -> tuple[Any, bool]:
+    def part_of(self, loader: Any) -> Any:
+        """This process's part of a DataLoader; any other loader is taken to be one."""
         from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, prepare_data_loader
 
-        part, prepared = loader, isinstance(loader, (DataLoaderShard, DataLoaderDispatcher))
-        if not prepared and getattr(loader.sampler, "num_replicas", 1) != self.processes:  # no DistributedSampler
-            options = {name: getattr(self.accelerator, name) for name in ("split_batches", "even_batches")}
-            part = prepare_data_loader(loader, None, self.processes, self.index, dispatch_batches=False, **options)
-        for generator in loader_generators(loader):  # a shuffle is shared out only if it is the same everywhere
-            state = generator.get_state()
-            self.from_main([state])
-            generator.set_state(state)
-        return part, not isinstance(loader, DataLoaderDispatcher)
+        if self.processes > 1 and isinstance(loader, torch.utils.data.DataLoader):
+            for generator in loader_generators(loader):  # a shuffle is shared out only if it is the same everywhere
+                state = generator.get_state()
+                self.from_main([state])
+                generator.set_state(state)
+            if isinstance(loader, DataLoaderDispatcher):  # there the main process reads for all
+                loader = loader.base_dataloader
+            of_samplers = getattr(loader.sampler, "num_replicas", 1) == self.processes  # a DistributedSampler
+            if not (of_samplers or isinstance(loader, DataLoaderShard)):
+                how = {name: getattr(self.accelerator, name) for name in ("split_batches", "even_batches")}
+                how["dispatch_batches"] = False
+                loader = prepare_data_loader(loader, None, self.processes, self.index, **how)
+        # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
+        return getattr(loader, "base_dataloader", loader)
+
+    def check_first(self, batch: Any) -> None:
+        """Refuse first batches whose number of samples differs between the processes; warn if they are all the same."""
+        content = str([float(part.tensor.double().sum()) for part in parts(batch)])
+        sizes, contents = zip(*self.gather_objects((batch_size(batch), content)), strict=True)
+        if len({*sizes}) > 1:
+            raise CoopInitError(
+                f"The first batches of the processes have {', '.join(map(str, sizes))} samples; expected the same "
+                "number in each. Give every process the same batch_size, with drop_last=True."
+            )
+        if self.is_main and self.processes > 1 and len({*contents}) == 1:
+            logger.warning(
+                "All %d processes are given the same first batch by the loader: they do the same work over again. Give "
+                "a DataLoader, which is shared out, or each process its own part of the data.",
+                self.processes,
+            )
 
     def average(self, tensors: list[Tensor]) -> None:
         """The mean of each tensor over all processes, in place, by one message."""
@@ -79,6 +93,16 @@ class Engine:
         means = torch.split(flat.div_(self.processes), [tensor.numel() for tensor in tensors])
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.detach().copy_(mean.view(tensor.shape))
+
+    def from_main(self, tensors: list[Tensor]) -> None:
+        """The main process's values for all, in place, bit for bit."""
+        if self.processes == 1:
+            return
+        told = [[tensor.detach().cpu() for tensor in tensors] if self.is_main else []]
+        with self._talking():
+            torch.distributed.broadcast_object_list(told)
+        for tensor, value in zip(tensors, told[0], strict=True):
+            tensor.detach().copy_(value)
 
     def gather(self, values: Tensor) -> Tensor:
         """One row per process, in their order."""
@@ -94,31 +118,11 @@ class Engine:
         with self._talking():
             return self._objects(value)
 
-    def from_main(self, tensors: list[Tensor]) -> None:
-        """The main process's values for all, in place, bit for bit."""
-        if self.processes == 1:
-            return
-        told = [[tensor.detach().cpu() for tensor in tensors] if self.is_main else []]
-        with self._talking():
-            torch.distributed.broadcast_object_list(told)
-        for tensor, value in zip(tensors, told[0], strict=True):
-            tensor.detach().copy_(value)
-
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether any process has raised it."""
         if self.processes == 1:
             return list(flags)
-        told = torch.tensor(flags, dtype=torch.float32, device=self.device)
-        return [value > 0 for value in self.gather(told).amax(0).tolist()]
-
-    def log(self, measures: dict[str, float], iteration: int) -> None:
-        """Pass an iteration's measures to the user's trackers, as ``coopinit/name``, their step counters untouched."""
-        options: dict[str, Any] = {name: {"step": iteration} for name in ("tensorboard", "mlflow", "aim", "clearml")}
-        options["wandb"] = {"commit": False}  # its rows cannot go back: the measures join the one that is open
-        for tracker in self.accelerator.trackers if self.is_main else ():
-            if tracker.name not in ("dvclive", "trackio", "swanlab"):  # these would advance with every call
-                named = {f"coopinit/{name}": value for name, value in measures.items()}
-                tracker.log(named, **options.get(tracker.name, {}))
+        return self.gather(torch.tensor(flags, dtype=torch.float32, device=self.device)).amax(0).bool().tolist()
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
@@ -129,9 +133,12 @@ class Engine:
         except _Elsewhere as failure:
             raise CoopInitError(str(failure)) from failure.__cause__
         except BaseException as error:
+            plain = _out_of_memory(error)
             if self.processes > 1:
-                with suppress(_Elsewhere), self._talking(f"{type(error).__name__}: {error}"):
+                with suppress(_Elsewhere), self._talking(f"{type(plain or error).__name__}: {plain or error}"):
                     pass
+            if plain is not None:
+                raise plain from None
             raise
 
     @contextmanager
@@ -156,6 +163,25 @@ class Engine:
         return told
 
 
+def _out_of_memory(error: BaseException) -> CoopInitError | None:
+    """One clear error in place of one that comes of running out of memory; nothing holds the memory after this."""
+    chain = [error]
+    while (cause := chain[0].__cause__ or chain[0].__context__) is not None and cause not in chain:
+        chain.insert(0, cause)
+    found = next((cause for cause in chain if any(sign in repr(cause).lower() for sign in SIGNS)), None)
+    if found is None:
+        return None
+    for cause in chain:  # the frames of a traceback keep the tensors in them alive
+        traceback.clear_frames(cause.__traceback__)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return CoopInitError(
+        f"The warm-up ran out of memory ({first_line(found)}); your networks are untouched, and what it had taken is "
+        "free again. Give it a loader with a smaller batch (half the batch takes about half the memory) or "
+        'accelerator=Accelerator(mixed_precision="bf16"); langevin_steps costs time only.'
+    )
+
+
 @contextmanager
 def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
     """Run through the user's Accelerator, or through one made here; every global state is as before at the end.
@@ -170,16 +196,17 @@ def engine(accelerator: Any, given: torch.device | None) -> Iterator[Engine]:
         raise CoopInitError(f"accelerator is a {kind}; expected an accelerate.Accelerator or None.")
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
     threads = partial(torch.set_num_threads, torch.get_num_threads())
-    with kept(_no_group_left(), threads, entries(os.environ), *map(entries, singletons)):
+    made = () if _grouped() else (leave_group,)  # no process group stays that was not there
+    with kept(*made, threads, entries(os.environ), *map(entries, singletons)):
         ours = accelerator or Accelerator(cpu=_join(bool(PartialState._shared_state)))
         if (kind := ours.distributed_type.value) in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
             raise CoopInitError(
                 f"The Accelerator runs {kind}, which shards one model's weights and takes no second one. Call "
                 "warm_start before, in a plain process, save the result and load_into your networks before sharding."
             )
-        if ours.mixed_precision not in ("no", "bf16"):
+        if (kind := ours.mixed_precision) not in ("no", "bf16"):
             raise CoopInitError(
-                f"The Accelerator runs in {ours.mixed_precision}, in which the chain's gradients underflow. Use "
+                f"The Accelerator runs in {kind}, in which the chain's gradients underflow. Use "
                 'Accelerator(mixed_precision="bf16") or "no" for the warm-up.'
             )
         alone = accelerator is None and ours.num_processes == 1
@@ -191,8 +218,7 @@ def _join(accelerate_knows: bool) -> bool:
     if _grouped():  # maybe spawned by hand, while Accelerate reads the environment only
         world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         told = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
-        for name, value in told.items():
-            os.environ.setdefault(name, str(value))
+        os.environ.update({name: str(value) for name, value in told.items() if name not in os.environ})
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     on_cpu = several and not torch.accelerator.is_available()  # Accelerate alone would run each process for itself
     if several and not accelerate_knows and torch.distributed.is_available() and not _grouped():
@@ -215,13 +241,8 @@ def _grouped() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _no_group_left() -> Undo:
-    """If there is no process group yet, leave the one that is made."""
-    before = _grouped()
-    return lambda: leave_group() if _grouped() and not before else None
-
-
 def leave_group() -> None:
-    """Destroy the process group, after gloo's threads have let go of the last message's tensors."""
-    time.sleep(0.1)  # they need Python's lock for it; torch 2.6 waits for them with the lock held, for ever
-    torch.distributed.destroy_process_group()
+    """Destroy the process group, if there is one, after gloo's threads have let go of the last message's tensors."""
+    if _grouped():
+        time.sleep(0.1)  # they need Python's lock for it; torch 2.6 waits for them with the lock held, for ever
+        torch.distributed.destroy_process_group()

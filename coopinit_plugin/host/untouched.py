@@ -18,9 +18,9 @@ from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
-from coopinit_plugin.host.networks import device_of, few, held, holds, unwrap, write
+from coopinit_plugin.host.networks import device_of, few, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import likelihood_mode, running_statistics
-from coopinit_plugin.method.kept import attributes, buffers, frozen, kept, training, values
+from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.nests import first_line
@@ -31,75 +31,65 @@ class _Reached(BaseException):
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Stops every operation of torch on one of the named tensors, before it runs."""
+    """Stops operations of torch, before they run, that use a live tensor or write to any other of the user's."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, places: dict[int, tuple[str, bool]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._names = {tensor.untyped_storage()._cdata: name for name, tensor in tensors.items() if tensor.numel()}
+        self._places = places  # by memory: the tensor's name, and whether it is live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
-                name = self._names.get(leaf.untyped_storage()._cdata)
-                if name is not None:
+        names = [argument.name for argument in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        for argument in func._schema.arguments:
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            for leaf in filter(_has_memory, tree_leaves(given.get(argument.name))):
+                name, live = self._places.get(leaf.untyped_storage()._cdata, ("", False))
+                if live or (writes and name):
                     raise _Reached(name)
         return func(*args, **(kwargs or {}))
+
+
+def _has_memory(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and value.numel() > 0
 
 
 @contextmanager
 def untouched(generator: nn.Module, discriminator: nn.Module) -> Iterator[None]:
     """Let nothing inside reach the user's networks: their weights, running statistics, other tensors, attributes.
 
-    If something does, all is put back, and the error names it.
+    What would change a tensor is stopped, attributes are put back; the error names what was reached.
     """
-    networks = unwrap(generator), unwrap(discriminator)
-    names = {
-        id(tensor): f"{letter}'s {name}"
-        for letter, network in zip("GD", networks, strict=True)
-        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    users = nn.ModuleDict({"G": unwrap(generator), "D": unwrap(discriminator)})
+    names = {tensor: name for name, tensor in tensors_of(users).items()}
+    live = {*trained(users["G"]), *trained(users["D"]), *running_statistics(users)}
+    places = {
+        tensor.untyped_storage()._cdata: (names.get(tensor, "tensors"), tensor in live)
+        for tensor in sorted(filter(_has_memory, tensors_held(users)), key=live.__contains__)  # in one memory: the live
     }
-    live = {id(t): t for network in networks for t in (*trained(network), *running_statistics(network))}
-    tensors = [tensor for network in networks for tensor in tensors_held(network)]
-    values = [(t, t.detach().clone()) for t in tensors if id(t) not in live and t.layout is torch.strided]
-    contents = [part for network in networks for child in network.modules() for part in _containers(vars(child), set())]
-
-    def changed() -> str:
-        """What is not as it was, if something is not."""
-        other = [names.get(id(tensor), "tensors") for tensor, value in values if not holds(tensor, value)]
-        attributes = ["attributes" for holder, was in contents if _ids(holder) != _ids(was)]
-        return next(iter(other + attributes), "")
-
-    def put_back() -> None:
-        with held(), torch.inference_mode():
-            for tensor, value in values:
-                if not holds(tensor, value):
-                    write(tensor, value)
-            for holder, was in contents:
-                if _ids(holder) != _ids(was):
-                    holder.clear()
-                    (holder.extend if isinstance(holder, list) else holder.update)(was)
-
-    with kept(put_back):
-        try:
-            with _Watch({names[key]: tensor for key, tensor in live.items()}):
-                yield
-        except _Reached as reached:
-            raise _shared(str(reached)) from None
-        except Exception as error:
-            if found := changed():
-                raise _shared(found) from error
-            raise
-        if found := changed():
-            raise _shared(found)
-
-
-def _shared(what: str) -> CoopInitError:
-    return CoopInitError(
-        f"The warm-up works on a copy of G and D, but the copy reaches your own {what}: a function that was set on the "
-        "network from outside (a wrapped forward, a hook, a lambda), or a hook of the Adapter, holds the original. "
-        "Nothing was changed. Let it use the module that it is given, as in hook(module, input, output), a method's "
-        "self or Adapter(score=lambda D, x, z, batch: ...), or set it after the warm-up."
-    )
+    contents = [part for child in users.modules() for part in _containers(vars(child), set())]
+    found, failure = "", None
+    try:
+        with _Watch(places):
+            yield
+    except _Reached as reached:
+        found = str(reached)
+    except Exception as error:
+        failure = error
+    finally:
+        for holder, was in contents:
+            if _ids(holder) != _ids(was):
+                found = found or "attributes"
+                holder.clear()
+                (holder.extend if isinstance(holder, list) else holder.update)(was)
+    if found:
+        raise CoopInitError(
+            f"The warm-up works on copies of G and D, but they reach your own {found}: a function that was set on "
+            "the network (a wrapped forward, a hook, a lambda), or a hook of the Adapter, holds the original. Nothing "
+            "was changed. Let it use the module that it is given, as in hook(module, input, output) or "
+            "Adapter(score=lambda D, x, z, batch: ...), or set it after the warm-up."
+        ) from failure
+    if failure is not None:
+        raise failure
 
 
 def _containers(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
@@ -137,7 +127,7 @@ def seen(
 def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
     """Run G and D, the copies, once in every way in which the warm-up will, so that what fails fails here.
 
-    Returns warnings: of parameters of D that no gradient reaches, of tensors beside G and D that one does.
+    Returns the names of the parameters of D that no gradient reaches.
     """
     with kept(training(pair.G, pair.D), buffers(pair.G, pair.D), values(pair.D.parameters())):
         pair.G.train()
@@ -149,45 +139,35 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
         with _passes("G, backward"):
-            torch.autograd.backward([g.square().mean() for g in tree_leaves(pair.generate(z)) if g.requires_grad])
-            _gradients(pair.G, "G")
+            _unreached("G", pair.G, sum(g.square().mean() for g in tree_leaves(pair.generate(z))))
         with _passes("D, backward"):
-            loss = pair.score(x, z, batch).square().mean()
-            others = _others(loss, pair.G, pair.D)
-            with kept(attributes(others, "grad")):
-                torch.autograd.backward(loss)
-            unreached = _gradients(pair.D, "D")
+            unreached = _unreached("D", pair.D, pair.score(x, z, batch).square().mean())
         with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
             pair.D.train()
             pair.score(x, z, batch)
         pair.after_d_step()
         if odd := [name for name, parameter in pair.D.named_parameters() if not torch.isfinite(parameter).all()]:
-            raise CoopInitError(
-                f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite. Your networks are untouched."
-            )
-    warnings = [
-        f"D's score runs through trainable tensors that are neither D's nor G's ({len(others)}, the first of shape "
-        f"{tuple(leaf.shape)}): they are not trained, but their .grad is set. Call requires_grad_(False) on that "
-        "network during the warm-up."
-        for leaf in others[:1]
-    ]
-    if unreached:
-        warnings.append(
-            f"No gradient reaches D's {few(unreached)}: left as they are. Are they unused in your loop, too?"
+            raise CoopInitError(f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite: does it divide by a zero?")
+    return unreached
+
+
+def _unreached(letter: str, module: nn.Module, loss: Any) -> list[str]:
+    """The names of the parameters that no gradient of the loss reaches; an error if these are all of them."""
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    gradients: tuple[Tensor | None, ...] = (None,) * len(named)
+    if loss.requires_grad:
+        gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
+    for name, gradient in zip(named, gradients, strict=True):
+        if gradient is not None and gradient.is_sparse:
+            told = f"{letter}'s {name} gets sparse gradients, which Adam does not take"
+            raise CoopInitError(f"{told}. Look it up by torch.nn.functional.embedding(..., sparse=False).")
+    unreached = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+    if len(unreached) == len(named):
+        raise CoopInitError(
+            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
+            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
         )
-    return warnings
-
-
-def _others(loss: Tensor, *modules: nn.Module) -> list[Tensor]:
-    """The leaves of the loss's graph that are no parameters of the modules."""
-    own = {parameter for module in modules for parameter in module.parameters()}
-    nodes: dict[Any, None] = {}
-    waiting: list[Any] = [loss.grad_fn]
-    while waiting:
-        if (node := waiting.pop()) is not None and node not in nodes:
-            nodes[node] = None
-            waiting.extend(before for before, _ in node.next_functions)
-    return [node.variable for node in nodes if hasattr(node, "variable") and node.variable not in own]
+    return unreached
 
 
 @contextmanager
@@ -199,28 +179,9 @@ def _passes(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         cures = {
-            "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the chain needs the "
-            "gradient with respect to the samples, which the reentrant kind does not give.",
+            "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the reentrant kind "
+            "gives no gradient with respect to samples or weights alone, as the warm-up takes them.",
             ONE_SAMPLE: LARGER_BATCH,
         }
         cure = next((cure for sign, cure in cures.items() if sign in str(error)), "Your networks are untouched.")
         raise CoopInitError(f"A pass of {what}, fails: {first_line(error)}. {cure}") from error
-
-
-def _gradients(module: nn.Module, letter: str) -> list[str]:
-    """Take the gradients of a backward pass off the parameters; the names of those that it did not reach."""
-    found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.requires_grad}
-    for parameter in module.parameters():
-        parameter.grad = None
-    unreached = [name for name, gradient in found.items() if gradient is None]
-    if sparse := [name for name, gradient in found.items() if gradient is not None and gradient.is_sparse]:
-        raise CoopInitError(
-            f"{letter}'s {sparse[0]} gets sparse gradients, which Adam does not take. Look it up by "
-            "torch.nn.functional.embedding(..., sparse=False) during the warm-up."
-        )
-    if len(unreached) == len(found):
-        raise CoopInitError(
-            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
-            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
-        )
-    return unreached

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.checkpoint import tensors_of
+from coopinit_plugin.host.networks import tensors_of
 from coopinit_plugin.host.randomness import seed_all
 from coopinit_plugin.nests import describe, first_line
 

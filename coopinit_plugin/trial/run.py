@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.checkpoint import tensors_of
-from coopinit_plugin.host.networks import unwrap
+from coopinit_plugin.host.networks import tensors_of, unwrap
 from coopinit_plugin.host.randomness import seed_all
 from coopinit_plugin.nests import first_line
 from coopinit_plugin.trial.gauge import Clock, Gauge, Plan

@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from coopinit_plugin import WarmStartConfig, warm_start
-from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.method import iteration
 from examples.dcgan.networks import Discriminator, Generator, weights_init
 from examples.helpers.digits import StackedDigits, coverage
@@ -30,7 +29,7 @@ def once(way: str, seed: int) -> tuple[int, float]:
     torch.manual_seed(seed)
     G, D = Generator().apply(weights_init), Discriminator().apply(weights_init)
     loader = torch.utils.data.DataLoader(StackedDigits(seed=seed), 64, shuffle=True, drop_last=True)
-    langevin, autocast, in_chain = iteration.langevin, Engine.precision, False
+    langevin, autocast, in_chain = iteration.langevin, Accelerator.autocast, False
 
     def chain(*given, **named):
         nonlocal in_chain
@@ -40,10 +39,10 @@ def once(way: str, seed: int) -> tuple[int, float]:
         finally:
             in_chain = False
 
-    def precision(run: Engine) -> AbstractContextManager:
-        return nullcontext() if in_chain else autocast(run)
+    def precision(accelerator: Accelerator) -> AbstractContextManager:
+        return nullcontext() if in_chain else autocast(accelerator)
 
-    with patch.object(iteration, "langevin", chain), patch.object(Engine, "precision", precision):
+    with patch.object(iteration, "langevin", chain), patch.object(Accelerator, "autocast", precision):
         accelerator = Accelerator(mixed_precision="no" if way == "single" else "bf16", cpu=True)
         began = time.perf_counter()
         config = WarmStartConfig(iterations=200, seed=seed)

@@ -332,7 +332,8 @@ class Named(nn.Parameter):
 def test_any_nest_comes_back_and_tied_tensors_share_their_memory(tmp_path):
     one = torch.arange(6.0).view(2, 3).t()
     nest = {"a": [one, (1, None, "x", one)], 3: {True: float("inf")}, "b": torch.zeros((), dtype=torch.int64), "c": {}}
-    named = {"named": Named(torch.ones(2)), "numpy": (numpy.float64(0.1), numpy.str_("y"))}
+    arrays = numpy.arange(3.0), numpy.array(["a", "bc"]), numpy.float64(0.1), numpy.int64(3), numpy.str_("y")
+    named = {"named": Named(torch.ones(2)), "numpy": arrays}
     files = Checkpoints(tmp_path)
     files.write({"identity": {}, **nest, **named})
     found = files.read()
@@ -341,7 +342,10 @@ def test_any_nest_comes_back_and_tied_tensors_share_their_memory(tmp_path):
     assert found["a"][1][:3] == (1, None, "x")
     assert (found[3], found["b"].dtype, found["c"]) == ({True: float("inf")}, torch.int64, {})
     assert (type(found["named"]), found["named"].tolist()) == (torch.Tensor, [1.0, 1.0])
-    assert (found["numpy"], type(found["numpy"][0]), type(found["numpy"][1])) == ((0.1, "y"), float, str)
+    for ours, theirs in zip(found["numpy"], arrays, strict=True):
+        assert type(ours) is type(theirs)
+        assert ours.dtype == theirs.dtype
+        assert numpy.array_equal(ours, theirs)
 
 
 def tied(folder=None, **given):
@@ -368,6 +372,31 @@ def test_tied_layers_go_on_with_the_same_bits(tmp_path, monkeypatch):
         tied(tmp_path, callback=stop)
     assert iterations_in(tmp_path) == 3
     assert tied(tmp_path, resume=True) == whole
+
+
+def with_arrays(folder=None, **given):
+    """A condition that the collate function leaves in NumPy's arrays; chains keep it."""
+    G, D = mlp_pair()
+    loader = [{"x": x, "level": numpy.full((32, 1), k, "float32")} for k, x in enumerate(vectors())]
+    adapter = hooks(
+        real=lambda batch: batch["x"], score=lambda D, x, z, batch: D(x * (1 + torch.as_tensor(batch["level"])))
+    )
+    warm_start(G, D, loader, config=short(iterations=6), adapter=adapter, output_dir=folder, progress=False, **given)
+    return state_bits(G, D)
+
+
+def test_conditions_in_arrays_go_on_with_the_same_bits(tmp_path, monkeypatch):
+    whole = with_arrays()
+    monkeypatch.setattr(checkpoint, "SHARE", ALWAYS)
+
+    def stop(step):
+        if step.iteration == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        with_arrays(tmp_path, callback=stop)
+    assert iterations_in(tmp_path) == 3
+    assert with_arrays(tmp_path, resume=True) == whole
 
 
 def test_an_older_checkpoint_of_another_name_is_not_looked_at(tmp_path):

@@ -128,21 +128,19 @@ def test_a_failure_of_one_process_ends_all_with_its_message(told):
 
 def test_each_process_may_have_its_own_batches_and_their_number_may_differ(told):
     same([note["digest"] for note in told["uneven"]])
-    assert not [line for note in told["uneven"] for line in note["warned"] if "same batches" in line]
+    assert not [line for note in told["uneven"] for line in note["warned"] if "same first batch" in line]
 
 
-def test_what_cannot_be_sharded_is_taken_in_turn_with_a_warning(told):
+def test_what_cannot_be_sharded_is_each_processs_own(told):
     found = told["unshared"]
     same([note["digest"] for note in found])
-    processes = len(found)
     for kind in ("order", "iterator"):
-        for index, note in enumerate(found):
-            stream = [(index + processes * k) % 5 for k in range(6)]
-            taken = [int(value) for value in note[kind]]
-            begun = next(at for at in range(len(taken)) if taken[at : at + 6] == stream)
-            assert begun <= 12  # before: the looks at the first batches, for how G and D are called and for σ
-    assert any("same batches" in line and "list" in line for line in found[0]["warned"])
-    assert not any("same batches" in line for note in found[1:] for line in note["warned"])
+        taken = same([[int(value) for value in note[kind]] for note in found])
+        assert taken[-6:] == [(taken[-6] + k) % 5 for k in range(6)]
+    warned = [
+        any(f"All {len(found)} processes are given the same first" in line for line in n["warned"]) for n in found
+    ]
+    assert warned == [True] + [False] * (len(found) - 1)
 
 
 def test_a_distributed_sampler_of_the_users_is_not_sharded_again(two):
