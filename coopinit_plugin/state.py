@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = (
     "Which adversarial loss follows is not known, so D's logits will get standard deviation 1, which suits none best. "
-    'Say it by one word, handover="logistic" (or "hinge", "least_squares", "wasserstein", "relativistic"), or give '
-    "yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...)."
+    'Say it by one word, warm_start(G, D, loader, handover="logistic") (or "hinge", "least_squares", "wasserstein", '
+    '"relativistic"), or give yours, adapter=Adapter(d_loss=lambda f_real, f_fake: ...).'
 )
 
 
