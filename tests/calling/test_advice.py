@@ -150,7 +150,7 @@ DATA = [
     Odd("8-bit grey as float", with_range(0, 255), ("never reach", "/ 127.5 - 1"), works=True),
     Odd("mean and deviation of ImageNet", with_range(-2.1, 2.6), ("range", "never reach"), ("127.5",), works=True),
     Odd("Hounsfield units", with_range(-1000, 3000), ("range", "never reach"), ("127.5",), works=True),
-    Odd("[0, 1] for a tanh", with_range(0, 1), ("only", "batch * 2 - 1"), works=True),
+    Odd("[0, 1] for a tanh", with_range(0, 1), ("your data [7.97e-05, 1] only", "batch * 2 - 1"), works=True),
     Odd("[-1, 1] for a sigmoid", with_range(-1, 1, nn.Sigmoid()), ("never reach", "(batch + 1) / 2"), works=True),
     Odd("[0, 255] for a sigmoid", with_range(0, 255, nn.Sigmoid()), ("batch / 255",), ("127.5",), works=True),
     Odd("mean and deviation for a sigmoid", with_range(-2, 3, nn.Sigmoid()), ("range",), ("127.5", "* 2 - 1"), works=True),
@@ -206,8 +206,8 @@ LOADERS = [
     Odd("a dict", lambda: (*points(), {"train": draw(N, 2)}), ("a dict", "DataLoader(dataset,")),
     Odd("a path", lambda: (*points(), "data/train"), ("a str", "DataLoader(dataset,")),
     Odd("single images in a list", lambda: (*pixels(), [*draw(N, 1, 8, 8)]), ("Single samples?", "DataLoader(dataset"), ("batch.reshape",)),
-    Odd("single vectors in a list", lambda: (*points(), [*draw(N, 2)]), ("Expected (N, ...)",), ("labels",)),
-    Odd("an IterableDataset of single samples", lambda: (*points(), Stream()), ("Expected (N, ...)",), ("labels",)),
+    Odd("single vectors in a list", lambda: (*points(), [*draw(N, 2)]), ("Expected floating-point numbers (N, ...)",), ("labels",)),
+    Odd("an IterableDataset of single samples", lambda: (*points(), Stream()), ("Expected floating-point numbers (N, ...)",), ("labels",)),
 ]  # fmt: skip
 
 
@@ -389,9 +389,9 @@ DISCRIMINATORS = [
     Odd("[score, features, features]", judged(lambda h, f: [f, h, h * 2]), ("D(x)[0]",), works=True),
     Odd("[[features], score]", judged(lambda h, f: [[h, h], f]), ("D(x)[1]",), works=True),
     Odd("a dict of features and a score", judged(lambda h, f: {"h": h, "out": f}), ("D(x)['out']",), works=True),
-    Odd("(scales, N)", judged(lambda h, f: torch.stack([f[:, 0], 2 * f[:, 0], f[:, 0]])), ("not the 16 samples come first", "D(x).sum(0)"), ("flatten(1)",), works=True),
-    Odd("(scales, N, 1)", judged(lambda h, f: torch.stack([f, 2 * f])), ("not the 16 samples come first", "D(x).movedim(1, 0).flatten(1).mean(1)"), works=True),
-    Odd("(steps, N, 1)", judged(lambda h, f: torch.stack([f] * 5)), ("5 scales or steps", "movedim(1, 0)"), works=True),
+    Odd("(scales, N)", judged(lambda h, f: torch.stack([f[:, 0], 2 * f[:, 0], f[:, 0]])), ("scales or steps", "D(x).sum(0)"), ("flatten(1)",), works=True),
+    Odd("(scales, N, 1)", judged(lambda h, f: torch.stack([f, 2 * f])), ("scales or steps", "D(x).movedim(1, 0).flatten(1).mean(1)"), works=True),
+    Odd("(steps, N, 1)", judged(lambda h, f: torch.stack([f] * 5)), ("(5, 16, 1)", "movedim(1, 0)"), works=True),
     Odd("classes", judged(lambda h, f: h), ("16 numbers per sample",), ("movedim",), works=True),
     Odd("class numbers for layers that take rows", lambda: (WantsOneHot(), RowsD(), labelled()), ("D's condition", "one_hot(batch[1], 3)"), ("refused",)),
     Odd("a word, no labels", lambda: (points()[0], WithString(), [draw(N, 2)]), ("takes a condition ('label'), but no labels", "D(x, label=...)"), ("batch[1]",)),
@@ -399,10 +399,10 @@ DISCRIMINATORS = [
     Odd("one-hot rows joined, from class numbers", lambda: (*points(d_width=5), labelled()), ("takes 5 numbers, x has 2", "one_hot(batch[1], 3)"), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
     Odd("one-hot rows joined, from rows", lambda: (*points(d_width=5), [(draw(N, 2), one_hot(torch.arange(N) % 3))]), ("torch.cat([x, batch[1].float()], 1)",), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
     Odd("labels of shape (N, 1) joined", lambda: (*points(d_width=5), [(draw(N, 2), torch.arange(N)[:, None] % 3)]), ("one_hot(batch[1].flatten(), 3)",), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
-    Odd("a map joined to the image", wide_d(3, MAPS), ("takes 3 channels, the data have 1", "torch.cat([batch['edges'], x], 1)"), ("batch['A']",), works=True),
+    Odd("a map joined to the image", wide_d(3, MAPS), ("takes 3 channels, x has 1", "torch.cat([batch['edges'], x], 1)"), ("batch['A']",), works=True),
     Odd("classes joined to the image", wide_d(4, CLASSES), ("one_hot(batch[1], 3).float().reshape(-1, 3, 1, 1).expand(-1, 3, 8, 8)",), ("batch['A']",), hooks={"latent": lambda n, device, batch: torch.randn(n, 16, 1, 1)}, works=True),
     Odd("flattened outside", lambda: (pixels()[0], net(nn.Linear(64, 1)), [draw(N, 1, 8, 8)]), ("D(x.flatten(1))",), works=True),
-    Odd("two samples at once", lambda: (*points(d_width=4), [draw(N, 2)]), ("2 samples in one (pac)", "D(x.reshape(-1, 4))"), works=True),
+    Odd("two samples at once", lambda: (*points(d_width=4), [draw(N, 2)]), ("several samples in one?", "D(x.reshape(-1, 4))"), works=True),
     Odd("too narrow", lambda: (*points(4, d_width=3), [draw(N, 4)]), ("takes 3 numbers, x has 4", "score=")),
 ]  # fmt: skip
 

@@ -159,21 +159,24 @@ ENTRIES = [
     Upstream(
         "brownvc/R3GAN", "19a7ddf463fbac2bd39b4c1c73d63f1c441c7403", "", "no labels", r3gan,
         lambda n, batch: (torch.randn(n, 8), batch[1]), spread, bytes_scaled, with_labels, relativistic,
-        adapter=own(presets.r3gan()),
+        adapter={"real": bytes_scaled},
     ),
-    Upstream(*MIMICRY, "SNGAN", mimicry("sngan.SNGAN"), normal(16), d_loss=hinge, adapter=own(presets.mimicry())),
+    Upstream(*MIMICRY, "SNGAN", mimicry("sngan.SNGAN"), normal(16), d_loss=hinge),
     Upstream(
         *MIMICRY, "SSGAN, tuple of D", mimicry("ssgan.SSGAN"), normal(16), logit=lambda D, x, batch: D(x)[0],
-        d_loss=hinge, adapter=own(presets.mimicry()),
+        d_loss=hinge,
     ),
     Upstream(
         *MIMICRY, "cGAN with projection", mimicry("cgan_pd.CGANPD", True), noise_and_labels(16), spread,
-        logit=with_labels, d_loss=hinge, adapter=own(presets.mimicry()),
+        logit=with_labels, d_loss=hinge,
     ),
     Upstream(
         "ajbrock/BigGAN-PyTorch", "98459431a5d618d644d54cd1e9fceb1e5045648d", "MIT", "G_shared", biggan,
         noise_and_labels(20), lambda G, z, batch: G(z[0], G.shared(z[1])), logit=with_labels, d_loss=hinge,
-        adapter=own(presets.biggan(20)),
+        adapter={
+            "latent": lambda n, device, batch: (torch.randn(n, 20, device=device), batch[1]),
+            "generate": lambda G, z: G(z[0], G.shared(z[1])),
+        },
     ),
     Upstream(
         "lucidrains/stylegan2-pytorch", "ce7f830bc10d037cddc75d6166904baf07945cf6", "MIT", "S and G as one", lucidrains,
