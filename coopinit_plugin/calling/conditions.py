@@ -44,9 +44,7 @@ class Condition:
 
     def call(self, module: nn.Module, x: Any, c: Any) -> Any:
         """The network's output for x, the condition where it belongs."""
-        if self.position is None:
-            return module(x, **{self.name: c})
-        return module(c, x) if self.position == 0 else module(x, c)
+        return module(c, x) if self.position == 0 else module(x, **{self.name: c})
 
     def row(self, letter: str) -> tuple[str, str, str]:
         """The line of the table for it."""

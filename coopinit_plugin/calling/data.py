@@ -94,7 +94,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
         return _nested(held, data, order, out)
     fits = [(ours, theirs) for ours in data for theirs in made if theirs.tensor.shape == ours.tensor.shape]
     if not fits or (held.real is not None and len(data) > 1):
-        raise mismatch(data, held.real is None, made)
+        raise mismatch(data, made, held.real is None)
     candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
     if len(candidates) > 1:
         shape = f"{' and '.join(candidates)} have the shape of G's output, {tuple(fits[0][0].tensor.shape)}"

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of, noise_argument
+from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of
 from coopinit_plugin.calling.data import Held
 from coopinit_plugin.calling.latents import Guess, Search
 from coopinit_plugin.calling.layers import classes_of, first_layer, joined_line, noise_line, one_hot_line
@@ -24,23 +24,16 @@ ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 
 def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tuple[Guess, Any, Any]:
     """(How G is called, what it was given, what it gave), proved by a forward pass."""
-    if given.latent is not None:
-        guess = Guess("given (latent)", given, argument=noise_argument(G))
-        with users_hook("latent", f"a batch, {describe(held.batch)}"):
-            z = move(guess.latent(held.n, device, held.batch), device)
-        try:
-            return guess, z, guess.generate(G, fresh(z))
-        except Exception as error:
-            seen = f"G ({type(G).__name__}) does not take {describe(z)}: {first_line(error)}"
-            raise unclear(seen, line(latent="...", generate="G(z)")) from error
-    conditions = [] if given.generate is not None else conditions_of(G, "G", held.others, () if held.known else None)
+    said = given.latent is not None or given.generate is not None
+    conditions = [] if said else conditions_of(G, "G", held.others, () if held.known else None)
     search = Search(G, held, given, conditions, first_layer(G.named_modules()))
     works: list[tuple[Guess, Any, Any]] = []
     misfit = None
     while len(search.tried) < ATTEMPTS and (waiting := [g for g in search.guesses() if g not in search.tried]):
         guess = waiting[0]
         search.tried.append(guess)
-        z = guess.latent(held.n, device, held.batch)
+        with users_hook("latent", f"a batch, {describe(held.batch)}"):
+            z = move(guess.latent(held.n, device, held.batch), device)
         try:
             with recorded(G) as record:
                 out = guess.generate(G, fresh(z))
@@ -55,10 +48,10 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
                 break
         else:
             search.said += f"\n  G({describe(z)}) gave {describe(out)}"
-            misfit = list(parts(out))
+            misfit = held.without(z) or held.data, list(parts(out))
     tried = search.said and f"\nTried:{search.said}"
     if not works:
-        raise _unknown(search, tried) if misfit is None else mismatch(held.data, held.real is None, misfit, tried)
+        raise mismatch(*misfit, held.real is None, tried) if misfit is not None else _unknown(search, tried)
     _refuse_rivals(held, works)
     return works[0]
 
@@ -71,7 +64,7 @@ def _refuse_rivals(held: Held, works: list[tuple[Guess, Any, Any]]) -> None:
         raise unclear(seen, line(latent=names[0]), line(real=names[1]))
     guess, z, out = works[0]
     shapes, made = {leaf.shape for leaf in tree_leaves(z)}, {part.tensor.shape for part in parts(out)}
-    for part in [] if guess.source or guess.named else held.floats:
+    for part in held.floats if guess.width and not (guess.source or guess.named) else []:
         rivals = {other.tensor.shape for other in held.data if held.real is not None or other.keys != part.keys}
         if part.tensor.shape in shapes and rivals & made:
             ask = f"Does G translate {part.name}, or does it start from noise? It takes both, {describe(z)}."

@@ -20,12 +20,7 @@ from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.nests import describe, first_line
 
-TELLING = {  # names of layers that matter to the warm-up, and what the table says of them
-    "spectralnorm": "spectral norm",
-    "weightnorm": "weight norm",
-    "minibatch|stddev": "{} (sees the batch as a whole)",
-    "norm|dropout|rnn|lstm|gru": "{}",
-}
+TELLING = "norm|dropout|rnn|lstm|gru|minibatch|stddev"  # in the names of layers that matter to the warm-up
 
 
 def look(
@@ -101,8 +96,8 @@ def _traits(letter: str, module: nn.Module) -> Row:
     """The network's class and size, and its layers that matter to the warm-up."""
     hooks = [hook for child in module.modules() for hook in child._forward_pre_hooks.values()]
     names = {type(part).__name__.strip("_") for part in [*module.modules(), *hooks] if part is not module}
-    said = [[how.format(name) for word, how in TELLING.items() if re.search(word, name.lower())] for name in names]
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     held = sum(size for size, trained in sizes if not trained)
     value = f"{type(module).__name__}, {sum(size for size, _ in sizes):,} parameters"
-    return letter, value + f", {held:,} of them frozen" * bool(held), ", ".join(sorted({h[0] for h in said if h}))
+    telling = sorted(name for name in names if re.search(TELLING, name.lower()))
+    return letter, value + f", {held:,} of them frozen" * bool(held), ", ".join(telling)

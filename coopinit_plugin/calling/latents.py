@@ -103,7 +103,8 @@ class Search:
     @property
     def sources(self) -> list[Part]:
         """The batch's tensors that G may take as they are; one that alone can be the data is none."""
-        return self.first.images(self.held.floats) if self.held.known or len(self.held.data) > 1 else []
+        several = self.held.known or len(self.held.data) > 1
+        return self.first.images(self.held.floats) if self.translates and several else []
 
     def learn(self, guess: Guess, record: Record) -> None:
         """Take in what the recorded pass tells, in which that guess failed."""
@@ -121,6 +122,9 @@ class Search:
         """Ways in which G may be called, the likeliest first; none if more than one argument is unknown."""
         by_name = noise_argument(self.G)
         beside: list[Condition | None] = [*self.conditions] or [None]
+        if self.given.latent is not None:
+            yield Guess("given (latent)", self.given, argument=by_name)
+            return
         unknown = {*arguments(self.G)[0]} - {condition.name for condition in self.conditions}
         if len(unknown) > 1:
             return
@@ -130,7 +134,7 @@ class Search:
             for tail, as_list, condition in product(self._tails(width), lists, beside):
                 how = f"{why}; standard normal assumed"
                 yield Guess(how, self.given, condition, by_name, tail, as_list, dtype, width, named)
-        for part, condition in product(self.sources if self.translates else [], beside):
+        for part, condition in product(self.sources, beside):
             how = f"{part.name}: G's first layer, {self.first.name}, takes it"
             yield Guess(how, self.given, condition, name=part.name, keys=part.keys)
 

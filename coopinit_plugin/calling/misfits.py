@@ -71,7 +71,7 @@ def _no_tensor(batch: Any) -> CoopInitError:
     return unclear(seen, line(real=[*made, *attributes, 'batch["image"]'][0]))
 
 
-def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") -> CoopInitError:
+def mismatch(data: list[Part], made: list[Part], single: bool, tried: str = "") -> CoopInitError:
     """Why G's output cannot be compared with the data, and the line that mends it.
 
     `single`: whether the data, tensors of the batch as it is, may be single samples.

@@ -100,10 +100,10 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str,
         return
     if not f.is_floating_point():
         raise _which(f, f" ({name} is {describe(f)}, no floating-point score)")
+    seen = f"several numbers per sample, or not the {n} samples first: {name} has shape {tuple(f.shape)}"
     scores = [k for k, part in items(beside).items() if isinstance(part, Tensor) and _is_score(part, n, data_shapes)]
     if len(scores) == 1:
-        raise _which(beside, f" ({name} has several numbers per sample)")
-    seen = f"D gives {f.numel() // n} numbers per sample, {name} of shape {tuple(f.shape)}"
+        raise _which(beside, f" ({seen})")
     bodies = [f"{name}.flatten(1).mean(1)"] + [f"{name}[:, 0]"] * (f.ndim == 2)
     if n in f.shape[1:] and f.shape[0] != n:
         bodies = [f"{name}.sum(0)" if f.ndim == 2 else f"{name}.movedim({f.shape.index(n)}, 0).flatten(1).mean(1)"]
@@ -112,9 +112,7 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str,
     lines = [line(score=body) for body in bodies]
     if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
         lines.insert(0, line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"))
-    raise unclear(
-        f"{seen}: scales or steps, scores to average, classes of which one counts, or a reconstruction?", *lines
-    )
+    raise unclear(f"D gives {seen}. Scores to average, classes of which one counts, or a reconstruction?", *lines)
 
 
 def _which(out: Any, why: str = "") -> CoopInitError:
@@ -130,16 +128,14 @@ class Sigmoids(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.given: list[Tensor] = []
-        self.nodes: list[Any] = []
+        self.seen: list[tuple[Any, Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name not in SIGMOIDS:
-            return func(*args, **(kwargs or {}))
-        self.given.append(args[0].clone() if name == "sigmoid_" else args[0])
+        given = args[0].clone() if name == "sigmoid_" else next(iter(args), None)
         result = func(*args, **(kwargs or {}))
-        self.nodes.append(result.grad_fn)
+        if name in SIGMOIDS:
+            self.seen.append((given, result.grad_fn))
         return result
 
 
@@ -162,16 +158,17 @@ def may_be_probability(f: Tensor) -> bool:
     return bounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
 
 
-def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str, Tensor] | None:
-    """The score before D's final sigmoid, which one that is, and what it gave in the recorded pass that ended in f.
+def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str] | None:
+    """The score before D's final sigmoid, and which one that is, told by the recorded pass that ended in f.
 
     ``None`` if there is no final sigmoid.
     """
     node = last_operation(f)
-    last = next((i for i in range(-1, -1 - len(sigmoids.nodes), -1) if sigmoids.nodes[i] is node), None)
-    if node is None or last is None:
+    places = [place for place, (_, its) in enumerate(sigmoids.seen) if its is node]
+    if node is None or not places:
         return None
-    before = sigmoids.given[last]
+    last = places[-1] - len(sigmoids.seen)  # from the end
+    before = sigmoids.seen[last][0]
     if before.numel() < f.numel() or before.numel() % f.numel():
         return None
     tail = f.shape[1:] if f.ndim and f.numel() == before.numel() else None  # only reshapes lie between
@@ -179,17 +176,16 @@ def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Ca
     ours = [call.name for call in ended if call.output.grad_fn is node]
     name = ours[0] if ours and [call.name for call in ended].count(ours[0]) == 1 else None
 
-    def shaped(given: Tensor) -> Tensor:
-        return given if tail is None else given.reshape(-1, *tail)
-
     def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
         if name is None:
             with Sigmoids() as again:
                 call(D, x, z, batch)
-            return shaped(again.given[last])
-        seen: list[Tensor] = []  # a hook takes less time than watching every function
-        with D.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0])):
-            call(D, x, z, batch)
-        return shaped(seen[-1])
+            given = again.seen[last][0]
+        else:  # a hook takes less time than watching every function
+            seen: list[Tensor] = []
+            with D.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+                call(D, x, z, batch)
+            given = seen[-1]
+        return given if tail is None else given.reshape(-1, *tail)
 
-    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)"), shaped(before)
+    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)")

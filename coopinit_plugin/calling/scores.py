@@ -28,7 +28,6 @@ class Scored(NamedTuple):
     """The score of a D that was called, whether it is taken before a final sigmoid, and what was found."""
 
     score: Call
-    f: Tensor  # of the real samples
     ends_in_sigmoid: bool
     conditional: bool  # whether D is given something of the batch beside the data
     rows: list[Row]
@@ -40,8 +39,8 @@ def needs_batch(score: Callable[[Any], Any]) -> bool:
     try:
         with torch.no_grad():
             score(None)
-    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
-        return True  # errors of other kinds are not about what D was given
+    except Exception:
+        return True
     return False
 
 
@@ -78,11 +77,11 @@ def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fit
         seen = "D's logits on the first real batch are not finite."
         raise CoopInitError(f"{seen} Check D's weights and the range of the data.")
     if (before := logit(call, f, record, sigmoids)) is not None:
-        score, where, values = before
-        return Scored(score, values, True, conditional, [*rows, ("D's score", describe(f), f"{how}; {where}")], [])
+        score, where = before
+        return Scored(score, True, conditional, [*rows, ("D's score", describe(f), f"{how}; {where}")], [])
     if given.score is None and may_be_probability(f):
         warnings.append(PROBABILITY)
-    return Scored(call, f, False, conditional, [*rows, ("D's score", describe(f), how)], warnings)
+    return Scored(call, False, conditional, [*rows, ("D's score", describe(f), how)], warnings)
 
 
 def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, given: Adapter) -> Condition | None:

@@ -173,7 +173,7 @@ class TestTheGenerator:
         refused("No size was found", "latent=lambda n, device, batch: torch.randn(n, 100", G=Biased())
 
     def test_latent_that_does_not_fit(self):
-        refused("does not take (8, 9)", "latent=", latent=lambda n, device, batch: torch.randn(n, 9))
+        refused("G((8, 9) float32)", "latent=", latent=lambda n, device, batch: torch.randn(n, 9))
 
     def test_two_samples(self):
         G = net(nn.Linear(4, 4), Apply(lambda h: (h[:, :2], h[:, 2:])))
@@ -280,7 +280,7 @@ class TestTheScore:
         assert found.ends_in_sigmoid
 
     def test_given_score_of_several_heads(self):
-        refused("D gives 3 numbers per sample", D=scored(lambda h: h[:, :3]), score=lambda D, x, z, batch: D(x))
+        refused("D gives several numbers per sample", D=scored(lambda h: h[:, :3]), score=lambda D, x, z, batch: D(x))
 
     def test_error_of_an_autoencoder(self):
         refused("(D(x) - x).abs().flatten(1).mean(1), real_is_high=False)", D=nn.Linear(2, 2))
