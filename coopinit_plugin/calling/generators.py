@@ -12,7 +12,7 @@ from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users
 from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of
 from coopinit_plugin.calling.data import Held
 from coopinit_plugin.calling.latents import Guess, Search
-from coopinit_plugin.calling.layers import classes_of, first_layer, joined_line, noise_line, one_hot_line
+from coopinit_plugin.calling.layers import first_layer, joined_line, noise_line, one_hot_line
 from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE, mismatch
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.pair import detached, release_graphs
@@ -122,6 +122,8 @@ def _likely(search: Search) -> dict[str, str]:
         hooks["generate"] = f"G(z[0], G.{unused[0]}(z[1]))"
     elif named:
         hooks["generate"] = f"G({'z' if len(latent) == 1 else '*z'}, {', '.join(named)})"
+    elif search.given.latent is not None:
+        hooks["generate"] = "G(z)"
     return hooks
 
 
@@ -149,7 +151,8 @@ def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
     labels, optional = held.labels, [name for name in arguments(G)[1] if name.lower() in CONDITIONS]
     if labels is None or not guess.width or guess.condition is not None or (guess.named and not optional):
         return
-    noise, classes = noise_line(guess.width), classes_of(labels)
+    noise, y = noise_line(guess.width), labels.tensor
+    classes = y.shape[1] if labels.has_rows else int(y.max()) + 1
     if optional:
         hooks = {"latent": f"({noise}, {labels.name})", "generate": f"G(z[0], {optional[0]}=z[1])"}
         raise unclear(f"D is given labels. Is G, as its argument {optional[0]!r}?", line(**hooks), line(latent=noise))
@@ -158,5 +161,5 @@ def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
     joined = joined_line(noise_line(guess.width - classes), labels, classes)
     if isinstance(z, torch.Tensor) and z.ndim > 2:
         joined += f"[:, :{', None' * (z.ndim - 2)}]"
-    seen = f"D is given a condition. Is it joined to G's noise, too? {guess.how.split(';')[0]}, takes {guess.width}."
+    seen = f"D is given a condition. Is it joined to G's noise, too? {guess.how}, takes {guess.width}."
     raise unclear(seen, line(latent=joined), line(latent=noise))

@@ -68,10 +68,10 @@ class Guess:
 
     def rows(self, z: Any) -> list[Row]:
         """What was found of G's input."""
-        what = "source" if self.name else "latent"
+        what, how = "source" if self.name else "latent", self.how + "; standard normal assumed" * bool(self.width)
         if self.condition is not None:
-            return [(what, describe(z[0]), self.how), self.condition.row("G")]
-        return [(what, describe(z), self.how + (f", as argument {self.argument!r}" if self.argument else ""))]
+            return [(what, describe(z[0]), how), self.condition.row("G")]
+        return [(what, describe(z), how + (f", as argument {self.argument!r}" if self.argument else ""))]
 
 
 @dataclass
@@ -132,8 +132,7 @@ class Search:
         dtype = next((parameter.dtype for parameter in self.G.parameters() if parameter.is_floating_point()), None)
         for width, why, named in self._widths():
             for tail, as_list, condition in product(self._tails(width), lists, beside):
-                how = f"{why}; standard normal assumed"
-                yield Guess(how, self.given, condition, by_name, tail, as_list, dtype, width, named)
+                yield Guess(why, self.given, condition, by_name, tail, as_list, dtype, width, named)
         for part, condition in product(self.sources, beside):
             how = f"{part.name}: G's first layer, {self.first.name}, takes it"
             yield Guess(how, self.given, condition, name=part.name, keys=part.keys)

@@ -97,11 +97,6 @@ def one_hot_line(name: str, classes: int) -> str:
     return f"torch.nn.functional.one_hot({name}, {classes}).float()"
 
 
-def classes_of(labels: Part) -> int:
-    """How many classes the labels have: as many as columns if they are one-hot rows."""
-    return labels.tensor.shape[1] if labels.has_rows else int(labels.tensor.max()) + 1
-
-
 def rows_line(labels: Part | None, classes: int) -> str:
     """Labels of a batch as one-hot rows, as a user writes it."""
     if labels is None:

@@ -296,7 +296,7 @@ def test_two_classes_are_not_averaged():
     plain, soft = Classes(nn.Identity()), Classes(nn.Softmax(1))
     for D in (plain, soft):
         D.net[1] = nn.Linear(size, 2)
-    refused(G, plain, images(), "D gives 2 numbers per sample", "Adapter(score=lambda D, x, z, batch: D(x)[:, 0])")
+    refused(G, plain, images(), "several numbers per sample", "Adapter(score=lambda D, x, z, batch: D(x)[:, 0])")
     message = refused(G, soft, images(), "score=lambda D, x, z, batch: torch.logit(D(x)[:, 1], 1e-6)")
     assert ".mean(1)" not in message  # they sum to 1: their mean is the same for all
     warm_start(G, soft, images(), config=short(), progress=False, adapter=followed(message))
