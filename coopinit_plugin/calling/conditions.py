@@ -119,7 +119,7 @@ def conditions_of(
         return [none]
     known = bool(labels) or data is not None  # else one of those found is the data
     found = labels or [part for part in named if part.is_data and part.keys != data]
-    if len(found) < 2 - known:
+    if len(found) < (1 if known else 2):
         seen = f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch."
         raise unclear(f"{seen} Let the loader yield (x, label), or say what your loop passes.", say("..."))
     if len(found) > 1 and known:
@@ -137,13 +137,12 @@ def conditions_of(
 def _forms(none: Condition, labels: Part, embeds: bool, count: int | None) -> list[Condition]:
     """The forms in which labels may be taken, the likelier first."""
     name, keys, _ = labels
-    rows = labels.has_rows
     forms: dict[tuple[bool, bool], tuple[str, Callable[[Tensor], Tensor]]] = {  # by whether G embeds them, and rows
         (True, True): ("one-hot, as class numbers", lambda y: y.argmax(1)),
         (True, False): ("class numbers", lambda y: y.flatten().long()),
         (False, True): ("one-hot", lambda y: y.float()),
         (False, False): ("as the loader gives it", lambda y: y),
     }
-    how, form = forms[embeds, rows]
+    how, form = forms[embeds, labels.has_rows]
     given = replace(none, take=lambda batch: form(get(batch, keys)), text=f"{name}, {how}", code=name)
-    return [given] if embeds or rows or count is None else [_one_hot(given, count), given]
+    return [given] if embeds or labels.has_rows or count is None else [_one_hot(given, count), given]

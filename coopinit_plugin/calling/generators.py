@@ -82,7 +82,8 @@ def _unknown(search: Search, tried: str) -> CoopInitError:
     if size is not None:
         seen += f" Its {size[0]} is {size[1]}."
     if first.width:
-        seen += f" Its first layer, {first.name}, takes {first.width}{' channels' * first.takes_images}."
+        unit = "channels" if first.takes_images else "numbers"
+        seen += f" Its first layer, {first.name}, takes {first.width} {unit}."
     elif size is None:
         seen += " No size was found in its attributes or first layer."
     return unclear(seen + tried, line(**_likely(search)))
@@ -93,13 +94,14 @@ def _likely(search: Search) -> dict[str, str]:
     G, held, first, size = search.G, search.held, search.first, search.size
     conditions = {condition.name: condition for condition in reversed(search.conditions)}
     embeddings = [name for name, module in G.named_modules() if isinstance(module, nn.Embedding)]
-    width = size[1] if size is not None else search.width or first.width * (not first.takes_images)
+    found = search.width or (0 if first.takes_images else first.width)
+    width = size[1] if size is not None else found
     free = [noise_line(width)]  # for the arguments that take no condition
     maps = [f"{part.name}.float()" for part in held.others if part.tensor.ndim >= 3 and part not in held.data]
     sources = [part.name for part in search.sources if part.name not in [guess.name for guess in search.tried]]
     if first.takes_images and sources + maps:
         linear = [module.in_features for module in G.modules() if isinstance(module, nn.Linear)]
-        free = [(sources + maps)[0], noise_line(*linear[:1] or [width])]
+        free = [(sources + maps)[0], noise_line(linear[0] if linear else width)]
     elif images := first.images(held.data):
         free = [f"torch.randn_like({images[0].name})"]
     elif size is not None and first.width > width and not conditions:

@@ -104,7 +104,7 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str,
     scores = [k for k, part in items(beside).items() if isinstance(part, Tensor) and _is_score(part, n, data_shapes)]
     if len(scores) == 1:
         raise _which(beside, f" ({seen})")
-    bodies = [f"{name}.flatten(1).mean(1)"] + [f"{name}[:, 0]"] * (f.ndim == 2)
+    bodies = [f"{name}.flatten(1).mean(1)", f"{name}[:, 0]"] if f.ndim == 2 else [f"{name}.flatten(1).mean(1)"]
     if n in f.shape[1:] and f.shape[0] != n:
         bodies = [f"{name}.sum(0)" if f.ndim == 2 else f"{name}.movedim({f.shape.index(n)}, 0).flatten(1).mean(1)"]
     elif f.ndim == 2 and torch.allclose(f.detach().sum(1), f.new_ones(len(f))):  # a softmax

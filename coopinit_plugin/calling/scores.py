@@ -68,6 +68,8 @@ def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fit
         conditional = condition is not None
         if condition is not None:
             rows = [condition.row("D")]
+        elif spread:
+            rows = [("D's input", ", ".join(arguments(D)[0]), "one argument for each part of x")]
     if not f.requires_grad:
         seen = "D's score carries no gradient, so that neither the chain nor D can follow it"
         raise unclear(f"{seen}: does it round, compare or detach? Give what it does so to.", line(score="..."))
