@@ -124,6 +124,19 @@ def fastgan(small: int = 128) -> Adapter:
     )
 
 
+def biggan(dim_z: int = 128) -> Adapter:
+    """ajbrock/BigGAN-PyTorch with ``G_shared``.
+
+    Traps: the loop embeds the labels itself; ``G_ema`` is made from G, so pass ``ema=[G_ema]``.
+    """
+    return Adapter(
+        latent=lambda n, device, batch: (torch.randn(n, dim_z, device=device), batch[1]),
+        generate=lambda G, z: G(z[0], G.get_submodule("shared")(z[1])),
+        score=lambda D, x, z, batch: D(x, batch[1]),
+        d_loss=LOSSES["hinge"],
+    )
+
+
 def cyclegan(direction: str = "AtoB") -> Adapter:
     """CycleGAN of junyanz/pytorch-CycleGAN-and-pix2pix, one direction at a time.
 

@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 from coopinit_plugin import infer_sign, inspect, presets
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from zoo.conditional import EmbeddingD, EmbeddingG, numbered
 from zoo.entry import Apply, Module, N, batches, net
 from zoo.images import FlatG, StyleG, image_d
 from zoo.translation import UNet, pairs, patch_d
@@ -38,6 +39,15 @@ class LabelledD(Module):
 class StyleAndNoiseG(FlatG):
     def forward(self, z, noise):
         return super().forward(z) + 0.1 * noise.permute(0, 3, 1, 2)
+
+
+class SharedG(EmbeddingG):
+    def __init__(self):
+        super().__init__()
+        self.shared = self.embed
+
+    def forward(self, z, y):
+        return self.out(self.body(torch.cat([z, y], 1)).relu())
 
 
 class TwoSizesG(FlatG):
@@ -99,6 +109,7 @@ CASES = {
         lambda: (TwoSizesG(), TwoSizesD(body=image_d(), small=nn.Conv2d(3, 1, 4)), batches(3, 8, 8)),
         True,
     ),
+    "biggan": (presets.biggan(4), lambda: (SharedG(), EmbeddingD(), numbered()), True),
     "pix2pix": (presets.pix2pix("BtoA"), lambda: (UNet(3, 1), patch_d(4), pairs(1, 3)), True),
     "cyclegan": (presets.cyclegan(), lambda: (UNet(3, 3), patch_d(3), pairs(3, 3)), True),
     "cut": (presets.cut(), lambda: (UNet(3, 3), patch_d(3), pairs(3, 3)), True),

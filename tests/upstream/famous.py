@@ -173,10 +173,7 @@ ENTRIES = [
     Upstream(
         "ajbrock/BigGAN-PyTorch", "98459431a5d618d644d54cd1e9fceb1e5045648d", "MIT", "G_shared", biggan,
         noise_and_labels(20), lambda G, z, batch: G(z[0], G.shared(z[1])), logit=with_labels, d_loss=hinge,
-        adapter={
-            "latent": lambda n, device, batch: (torch.randn(n, 20, device=device), batch[1]),
-            "generate": lambda G, z: G(z[0], G.shared(z[1])),
-        },
+        adapter=own(presets.biggan(20)),
     ),
     Upstream(
         "lucidrains/stylegan2-pytorch", "ce7f830bc10d037cddc75d6166904baf07945cf6", "MIT", "S and G as one", lucidrains,
