@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.adapter import Adapter, line
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 
 
+def _expect(kind: Any, name: str, value: Any, example: str) -> None:
+    """Refuse a value of another kind; ``None`` is left out."""
+    if value is not None and not isinstance(value, kind):
+        raise CoopInitError(f"{name} is a {type(value).__name__}; expected {example}.")
+
+
 def checked_config(config: Any, handover: str | None) -> WarmStartConfig:
     """The settings, with the one word for the loss that follows put in."""
+    example = "coopinit_plugin.WarmStartConfig(...), e.g. WarmStartConfig(iterations=200), or nothing, for the default"
+    _expect(WarmStartConfig, "config", config, example)
     config = config if config is not None else WarmStartConfig()
-    if not isinstance(config, WarmStartConfig):
-        raise CoopInitError(
-            f"config is a {type(config).__name__}; expected coopinit_plugin.WarmStartConfig(...), for example "
-            "WarmStartConfig(iterations=200), or nothing: the default needs no number."
-        )
     if handover is None:
         return config
     asked = replace(config, handover=handover)
@@ -35,16 +38,9 @@ def checked_config(config: Any, handover: str | None) -> WarmStartConfig:
 
 def check_arguments(adapter: Any, output_dir: Any, resume: bool, callback: Any = None) -> None:
     """Refuse what is of the wrong kind before anything runs."""
-    if adapter is not None and not isinstance(adapter, Adapter):
-        raise CoopInitError(
-            f"adapter is a {type(adapter).__name__}; expected coopinit_plugin.Adapter(...), for example "
-            "Adapter(score=lambda D, x, z, batch: D(x)[0])."
-        )
-    if callback is not None and not callable(callback):
-        raise CoopInitError(
-            f"callback is a {type(callback).__name__}; expected a function (step) -> None, or False to stop, for "
-            "example lambda step: print(step.iteration)."
-        )
+    _expect(Adapter, "adapter", adapter, f"coopinit_plugin.Adapter(...), e.g. {line(score='D(x)[0]')}")
+    example = "a function (step) -> None, or False to stop, e.g. lambda step: print(step.iteration)"
+    _expect(Callable, "callback", callback, example)
     if resume and output_dir is None:
         raise CoopInitError('resume=True needs output_dir, the folder to go on from, e.g. output_dir="init/".')
 

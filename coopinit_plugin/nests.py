@@ -22,6 +22,26 @@ class Part(NamedTuple):
     keys: tuple[Any, ...]  # where it stands
     tensor: Tensor
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether it holds several numbers a sample, in one row."""
+        return self.tensor.ndim == 2 and self.tensor.shape[1] > 1
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether it may be labels: whole numbers, one a sample, or one-hot rows."""
+        tensor = self.tensor
+        if self.has_rows:
+            return bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
+        whole = not tensor.is_floating_point() and not tensor.is_complex()
+        return whole and tensor.ndim > 0 and tensor.shape[1:] in ((), (1,))
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it may be data: floating point, one row a sample, and no labels."""
+        tensor = self.tensor
+        return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > 0 and not self.is_labels
+
 
 def items(nest: Any) -> dict[Any, Any]:
     """What a mapping, list or tuple holds, by key or index; nothing for any other value."""
@@ -47,21 +67,6 @@ def only_tensors(nest: Any) -> Any:
         return nest
     kept = {key: only_tensors(value) for key, value in items(nest).items() if any(parts(value))}
     return kept if isinstance(nest, Mapping) else list(kept.values()) if isinstance(nest, list) else (*kept.values(),)
-
-
-def could_be_data(part: Part) -> bool:
-    """Floating point, one row a sample, and no labels."""
-    tensor = part.tensor
-    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > 0 and not could_be_labels(part)
-
-
-def could_be_labels(part: Part) -> bool:
-    """Whole numbers, one a sample, or one-hot rows."""
-    tensor = part.tensor
-    if tensor.ndim == 2 and tensor.shape[1] > 1:
-        return bool(((tensor == 0) | (tensor == 1)).all() and (tensor.sum(1) == 1).all())
-    whole = not tensor.is_floating_point() and not tensor.is_complex()
-    return whole and tensor.ndim > 0 and tensor.shape[1:] in ((), (1,))
 
 
 def describe(value: Any) -> str:

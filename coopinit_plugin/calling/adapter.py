@@ -133,14 +133,15 @@ def infer_sign(d_loss: Callable[[Tensor, Tensor], Tensor]) -> bool:
 def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """D's loss as a function of logits, even if the user's takes probabilities (``BCELoss`` after a sigmoid).
 
-    It is taken to want probabilities if it fails on scores outside [0, 1]. That is tried once, at the first call.
+    It is taken to want probabilities if it fails on scores outside [0, 1].
     """
-    on_probabilities: bool | None = None
+    above, below = torch.full((4, 1), 2.0), torch.full((4, 1), -1.0)
+    try:
+        on_probabilities = any(bool(d_loss(*pair).isnan().any()) for pair in ((above, below), (below, above)))
+    except Exception:
+        on_probabilities = True
 
     def loss(f_real: Tensor, f_fake: Tensor) -> Tensor:
-        nonlocal on_probabilities
-        if on_probabilities is None:
-            on_probabilities = _fails_on_logits(d_loss, f_real, f_fake)
         with users_hook("d_loss", f"scores of shape {tuple(f_real.shape)}"):
             if on_probabilities:
                 return d_loss(torch.sigmoid(f_real), torch.sigmoid(f_fake)).mean()
@@ -149,37 +150,24 @@ def loss_of_logits(d_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tens
     return loss
 
 
-def _fails_on_logits(d_loss: Callable[[Tensor, Tensor], Tensor], f_real: Tensor, f_fake: Tensor) -> bool:
-    above, below = torch.full_like(f_real, 2.0), torch.full_like(f_fake, -1.0)
-    try:
-        return any(bool(torch.isnan(d_loss(sign * above, sign * below)).any()) for sign in (1, -1))
-    except Exception:
-        return True
-
-
 def following_loss(asked: str, adapter: Adapter) -> tuple[str, Loss | None]:
     """The kind of adversarial loss that follows, and D's loss as a function of signed logits, if it has one.
 
     "auto" is decided by the adapter: by its `d_loss`, or else by whether D ends in a sigmoid.
     """
-    if asked != "auto":
-        return asked, LOSSES.get(asked)
-    if adapter.d_loss is not None:
+    if asked == "auto" and adapter.d_loss is not None:
         own, sign = loss_of_logits(adapter.d_loss), 1.0 if adapter.real_is_high else -1.0
         return "d_loss", lambda real, fake: own(sign * real, sign * fake)
-    if adapter.ends_in_sigmoid:
-        return "logistic", LOSSES["logistic"]
-    return "unit", None
+    if asked == "auto":
+        asked = "logistic" if adapter.ends_in_sigmoid else "unit"
+    return asked, LOSSES.get(asked)
 
 
 def bound(
     G: nn.Module, D: nn.Module, adapter: Adapter, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Pair:
     """G and D, plain modules, as the method calls them: run in `precision`, e.g. autocast, giving single precision."""
-    hooks = {name: getattr(adapter, name) for name in ("real", "latent", "generate", "score")}
-    if missing := [name for name, hook in hooks.items() if hook is None]:
-        raise CoopInitError(f"Adapter: {', '.join(missing)} missing; coopinit_plugin.inspect(G, D, loader) finds them.")
-    real, latent, generate, score = hooks.values()
+    real, latent, generate, score = (getattr(adapter, name) for name in ("real", "latent", "generate", "score"))
     given_mask = adapter.mask
 
     def mask(x: Any) -> Any:

@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 
 from coopinit_plugin.calling.adapter import line, unclear
 from coopinit_plugin.calling.layers import NOISE_SIZES, Misfit, noise_line, one_hot_line, sizes
-from coopinit_plugin.nests import Part, batch_size, could_be_data, could_be_labels, describe, get, parts
+from coopinit_plugin.nests import Part, batch_size, describe, get, parts
 
 CLASS_COUNTS = (  # attributes that hold the number of classes
     "c_dim", "num_classes", "n_classes", "n_class", "nclass", "nlabels", "label_dim", "num_labels", "classes",
@@ -44,9 +44,7 @@ class Condition:
 
     def call(self, module: nn.Module, x: Any, c: Any) -> Any:
         """The network's output for x, the condition where it belongs."""
-        if self.position is None:
-            return module(x, **{self.name: c})
-        return module(c, x) if self.position == 0 else module(x, c)
+        return module(c, x) if self.position == 0 else module(x, **{self.name: c})
 
     def row(self, letter: str) -> tuple[str, str, str]:
         """The line of the table for it."""
@@ -80,21 +78,15 @@ def arguments(module: nn.Module) -> tuple[list[str], list[str]]:
 
 
 def noise_argument(module: nn.Module) -> str | None:
-    """The argument that takes the noise by name, if all are optional and the first is not it."""
-    every = [a for a in _parameters(module) if a.kind not in VARIADIC]
-    named = [name for name in NOISES if name in [a.name for a in every]]
-    asked = [a for a in every if a.default is a.empty]
-    if not named or any(a.kind is not a.KEYWORD_ONLY or a.name != named[0] for a in asked):
-        return None
-    return named[0] if every[0].name != named[0] or every[0].kind is every[0].KEYWORD_ONLY else None
-
-
-def named_only(module: nn.Module) -> str | None:
-    """The first argument of a forward that takes arguments by name alone; ``z`` if it names none of them."""
+    """The argument that takes the noise, if it has to be given by name."""
     every = _parameters(module)
-    if not every or any(a.kind not in (a.KEYWORD_ONLY, a.VAR_KEYWORD) for a in every):
-        return None
-    return next((a.name for a in every if a.kind is a.KEYWORD_ONLY), "z")
+    by_name = [a.name for a in every if a.kind is a.KEYWORD_ONLY]
+    named = next((name for name in NOISES if name in [a.name for a in every]), None)
+    if every and all(a.kind in (a.KEYWORD_ONLY, a.VAR_KEYWORD) for a in every):
+        return named or next(iter(by_name), "z")
+    others = [a.name for a in every if a.default is a.empty and a.kind not in VARIADIC and a.name != named]
+    by_name += arguments(module)[1][1:]  # the first would get it as it is
+    return named if named in by_name and not others else None
 
 
 def conditions_of(
@@ -104,7 +96,7 @@ def conditions_of(
 
     Of the batch's tensors (`named`) the one under the keys `data` is the data, once that is known.
     """
-    labels = [part for part in named if could_be_labels(part)]
+    labels = [part for part in named if part.is_labels]
     count = next((int(getattr(module, a)) for a in CLASS_COUNTS if isinstance(getattr(module, a, None), int)), None)
     embeds = any(isinstance(child, nn.Embedding) for child in module.modules())
     required, optional = arguments(module)
@@ -112,26 +104,23 @@ def conditions_of(
     takes = [name for name in (*required, *optional) if name.lower() in CONDITIONS and name not in words]
     position = next((i for i, name in enumerate(required) if name in takes and len(required) > 1), None)
     passed = len(required) == 1 and labels and (embeds or count)
-    names = [required[position]] if position is not None else [a for a in optional if a in takes and passed]
-    if not names:
+    name = required[position] if position is not None else next((a for a in optional if a in takes and passed), None)
+    if name is None:
         return []
 
     def say(given: str) -> str:
-        """The line to write."""
-        if letter == "D":
-            return line(score=f"D(x, {names[0]}={given})")
-        width = next(iter(sizes(module, NOISE_SIZES)), (None, None))[1]
-        return line(latent=f"({noise_line(width)}, {given})", generate="G(*z)")
+        width = next((size for _, size in sizes(module, NOISE_SIZES)), 0)
+        return line(score=f"D(x, {name}={given})") if letter == "D" else line(latent=f"({noise_line(width)}, {given})")
 
     nothing = lambda batch: torch.zeros(batch_size(batch) or 0, 0, device=next(parts(batch)).tensor.device)  # noqa: E731
-    none = Condition(names[0], position, nothing, "none, as (N, 0)")
+    none = Condition(name, position, nothing, "none, as (N, 0)")
     empty = not labels and any(part.tensor.ndim == 2 and not part.tensor.numel() for part in named)
     if count == 0 or (count is None and empty):
         return [none]
-    found = labels or [part for part in named if could_be_data(part) and part.keys != data]
     known = bool(labels) or data is not None  # else one of those found is the data
+    found = labels or [part for part in named if part.is_data and part.keys != data]
     if len(found) < (1 if known else 2):
-        seen = f"{letter}'s forward takes a condition ({names[0]!r}), but no labels were found in a batch."
+        seen = f"{letter}'s forward takes a condition ({name!r}), but no labels were found in a batch."
         raise unclear(f"{seen} Let the loader yield (x, label), or say what your loop passes.", say("..."))
     if len(found) > 1 and known:
         shown = ", ".join(f"{part.name} {describe(part.tensor)}" for part in found)
@@ -140,21 +129,20 @@ def conditions_of(
     if labels:
         return _forms(none, labels[0], embeds, count)
     return [
-        Condition(names[0], position, partial(get, keys=part.keys), f"{part.name}, as it is", part.name, part.keys)
-        for part in found
+        replace(none, take=partial(get, keys=keys), text=f"{code}, as it is", code=code, keys=keys)
+        for code, keys, _ in found
     ]
 
 
 def _forms(none: Condition, labels: Part, embeds: bool, count: int | None) -> list[Condition]:
     """The forms in which labels may be taken, the likelier first."""
-    name, keys, tensor = labels
-    rows = tensor.ndim == 2 and tensor.shape[1] > 1
+    name, keys, _ = labels
     forms: dict[tuple[bool, bool], tuple[str, Callable[[Tensor], Tensor]]] = {  # by whether G embeds them, and rows
         (True, True): ("one-hot, as class numbers", lambda y: y.argmax(1)),
         (True, False): ("class numbers", lambda y: y.flatten().long()),
         (False, True): ("one-hot", lambda y: y.float()),
         (False, False): ("as the loader gives it", lambda y: y),
     }
-    how, form = forms[embeds, rows]
+    how, form = forms[embeds, labels.has_rows]
     given = replace(none, take=lambda batch: form(get(batch, keys)), text=f"{name}, {how}", code=name)
-    return [given] if embeds or rows or count is None else [_one_hot(given, count), given]
+    return [given] if embeds or labels.has_rows or count is None else [_one_hot(given, count), given]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from coopinit_plugin.calling.outputs import last_operation
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import sigmas
 from coopinit_plugin.method.team import ALONE, Team
-from coopinit_plugin.nests import Part, batch_size, could_be_data, describe, first_line, get, move, only_tensors, parts
+from coopinit_plugin.nests import Part, batch_size, describe, first_line, get, move, only_tensors, parts
 
 Hook = Callable[[Any], Any]
 SPANS = {"Tanh": -1, "Sigmoid": 0, "Softmax": 0}  # of G's last operation, up to 1
@@ -34,6 +35,16 @@ class Held:
     x: Any = None  # what it gave
     known: bool = False  # whether that is a tensor of the batch as it is
 
+    @property
+    def floats(self) -> list[Part]:
+        """What could be data besides."""
+        return [part for part in self.others if part.is_data]
+
+    @property
+    def labels(self) -> Part | None:
+        """The first tensor that could be labels."""
+        return next((part for part in self.others if part.is_labels), None)
+
     def without(self, z: Any) -> list[Part]:
         """The tensors that may be the data if G was given z: it does not translate the data themselves."""
         given = set() if self.real is not None else {id(leaf) for leaf in tree_leaves(z)}
@@ -47,7 +58,7 @@ class Match(NamedTuple):
     pick: Hook
     rows: list[Row]
     keys: tuple[Any, ...] | None = None  # where the data stand in the batch, if they are a single tensor of it
-    name: str = ""  # how the user writes that
+    name: str = "(...)"  # how the user writes that
     warnings: tuple[str, ...] = ()
 
 
@@ -55,18 +66,19 @@ def held(batch: Any, real: Hook | None) -> Held:
     """What the batch holds, and what the user's `real` makes of it."""
     named = list(parts(batch))
     if real is None:
-        data = [part for part in named if could_be_data(part)]
+        data = [part for part in named if part.is_data]
         if not data:
             raise no_data(batch, named)
         return Held(batch, batch_size(batch) or 0, data, named)
     with users_hook("real", f"a batch, {describe(batch)}"):
         x = real(batch)
     leaves = tree_leaves(x)
-    if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
-        expected = "a floating-point tensor (N, ...) or a nest of such, in the range that G produces"
-        name = next((part.name for part in named if part.tensor.ndim > 1), 'batch["image"]')
-        seen = f"Adapter.real returned {describe(x)}; expected {expected}."
-        raise unclear(seen, line(real=f"{name}.float() / 127.5 - 1"))
+    floats = bool(leaves) and all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves)
+    if not floats or any(leaf.ndim < 2 for leaf in leaves):
+        seen = f"Adapter.real returned {describe(x)}; expected floating-point tensors (N, ...) with at least two "
+        name = next((part.name for part in named if floats or part.tensor.ndim > 1), 'batch["image"]')
+        body = f"{name}.unsqueeze(1)" if floats else f"{name}.float() / 127.5 - 1"
+        raise unclear(f"{seen}dimensions, one of them or a nest, in the range that G produces.", line(real=body))
     x = move(x, None)
     data = [*parts(x, "real(batch)")]
     own = {id(part.tensor) for part in data}
@@ -82,7 +94,7 @@ def match(held: Held, z: Any, out: Any) -> Match:
         return _nested(held, data, order, out)
     fits = [(ours, theirs) for ours in data for theirs in made if theirs.tensor.shape == ours.tensor.shape]
     if not fits or (held.real is not None and len(data) > 1):
-        raise mismatch(data, held.real is None, made)
+        raise mismatch(data, made, held.real is None)
     candidates = list(dict.fromkeys(ours.name for ours, _ in fits))
     if len(candidates) > 1:
         shape = f"{' and '.join(candidates)} have the shape of G's output, {tuple(fits[0][0].tensor.shape)}"
@@ -95,8 +107,8 @@ def match(held: Held, z: Any, out: Any) -> Match:
     rows = [("data", describe(tensor), "given (real)" if held.real else f"{name}, has the shape of G's output")]
     if where:
         rows.append(("G's sample", its_name, "the part of its output that has the data's shape"))
-    real = held.real or (lambda batch: get(batch, keys))
-    return Match(real, lambda out: get(out, where), rows, *((None, "(...)") if held.real else (keys, name)))
+    pick = lambda out: get(out, where)  # noqa: E731
+    return Match(held.real, pick, rows) if held.real else Match(partial(get, keys=keys), pick, rows, keys, name)
 
 
 def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
@@ -109,14 +121,15 @@ def _same_nest(data: list[Part], made: list[Part]) -> list[Part] | None:
 
 def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
     """A sample of several tensors; `order` has the data in the order of G's output."""
-    alike = len({part.tensor.shape for part in data}) < len(data) and not isinstance(out, Mapping)
-    names = ", ".join(part.name for part in data)
-    doubt = f"{names} have one shape: taken for G's outputs in that order. Else give {line(real='...')}."
+    doubts: tuple[str, ...] = ()
+    if len({part.tensor.shape for part in data}) < len(data) and not isinstance(out, Mapping):
+        names = ", ".join(part.name for part in data)
+        doubts = (f"{names} have one shape: taken for G's outputs in that order. Else give {line(real='...')}.",)
     how = "given (real)" if held.real else "as G gives them"
-    rows, doubts = [("data", ", ".join(describe(part.tensor) for part in order), how)], (doubt,) * alike
+    rows = [("data", ", ".join(describe(part.tensor) for part in order), how)]
     where = [part.keys for part in order]
-    nest = tree_flatten(only_tensors(out) if held.real is None else held.x)[1]
-    back = [where.index(part.keys) for part in (order if held.real is None else data)]
+    back = [where.index(part.keys) for part in (data if held.real else order)]
+    nest = tree_flatten(held.x if held.real else only_tensors(out))[1]
 
     def pick(out: Any) -> Any:
         made = [part.tensor for part in parts(out)]
@@ -124,15 +137,6 @@ def _nested(held: Held, data: list[Part], order: list[Part], out: Any) -> Match:
 
     real = held.real or (lambda batch: tree_unflatten([get(batch, keys) for keys in where], nest))
     return Match(real, pick, rows, warnings=doubts)
-
-
-def check(x: Any, name: str) -> None:
-    """Refuse data that cannot be learnt from; `name` is how the user writes them."""
-    for leaf in tree_leaves(x):
-        if leaf.ndim < 2:
-            seen = f"The data have shape {tuple(leaf.shape)}; expected (N, ...) with at least two dimensions."
-            raise unclear(f"{seen} Is it one number per sample?", line(real=f"{name}.unsqueeze(1)"))
-    check_finite(x, "The first batch")
 
 
 def check_finite(x: Any, when: str) -> None:
@@ -149,15 +153,14 @@ def check_finite(x: Any, when: str) -> None:
 def check_mask(mask: Hook, x: Any) -> None:
     """Refuse a mask, ``(x) -> mask``, that does not fit the data x, or lets none of them move."""
     try:
-        if (given := mask(x)) is None:
-            return
-        pairs = zip(tree_leaves(given), tree_leaves(x), strict=True)
+        given = mask(x)
+        pairs = [] if given is None else zip(tree_leaves(given), tree_leaves(x), strict=True)
         moves = [bool(torch.broadcast_to(free, leaf.shape).bool().any()) for free, leaf in pairs]
     except Exception as error:
         seen = f"Adapter.mask does not fit the data x, {describe(x)}: {first_line(error)}. Expected a tensor that "
         seen += "broadcasts to x, 1 where the chain may move x, or a function (x) -> mask."
         raise unclear(seen, line(mask="lambda x: torch.ones_like(x)")) from error
-    if not any(moves):
+    if moves and not any(moves):
         raise CoopInitError("Adapter.mask is 0 everywhere: nothing may move. It is 1 where the chain may move x.")
 
 
@@ -165,18 +168,18 @@ def spread(real: Hook, batches: list[Any], team: Team = ALONE) -> list[float]:
     """σ of each tensor of the data, over the batches that are like the first one; constant data are refused."""
     first, *more = batches
     seen = [real(first)]
-    form = [leaf.shape[1:] for leaf in tree_leaves(seen[0])]
     for batch in more:
         with suppress(Exception):  # what is wrong with a later batch, the iteration that takes it says
             check_finite(x := real(batch), "")
-            seen += [x] * (form == [leaf.shape[1:] for leaf in tree_leaves(x)])
+            if all(a.shape[1:] == b.shape[1:] for a, b in zip(tree_leaves(x), tree_leaves(seen[0]), strict=True)):
+                seen.append(x)
     sigma = sigmas(*seen, team=team)
-    for leaf in (leaf for leaf, its in zip(tree_leaves(seen[0]), sigma, strict=True) if not its):
-        n, value = sum(len(tree_leaves(x)[0]) for x in seen), float(leaf.flatten()[0])
-        raise CoopInitError(
-            f"The data are constant: every number of the first {n} samples is {value:g}. Check the loader's transforms "
-            "and its scaling."
-        )
+    for leaf, its in zip(tree_leaves(seen[0]), sigma, strict=True):
+        if not its:
+            raise CoopInitError(
+                f"The data are constant: every number of the first {sum(len(tree_leaves(x)[0]) for x in seen)} samples "
+                f"is {float(leaf.flatten()[0]):g}. Check the loader's transforms and its scaling."
+            )
     return sigma
 
 
@@ -194,13 +197,12 @@ def ranges(x: Any, made: Any, name: str) -> tuple[list[Row], list[str]]:
         if end is None:
             continue
         bottom = SPANS[end]
-        spans, slack = f"G's output spans [{bottom}, 1] ({end.lower()}), your data", 0.01 * (1 - bottom)
-        if low < bottom - slack or high > 1 + slack:
+        slack = 0.01 * (1 - bottom)
+        beyond = low < bottom - slack or high > 1 + slack
+        if beyond or bottom < 0 <= low:
             body = rescaled(name, low, high, bottom)
             seen = " (the first batch's range: take that of your data set)" * (" - (" in body)
-            reach = f"{spans} {rows[-1][1]}: G can never reach them. Scale them as your loop does, e.g."
-            doubts.append(f"{reach} {line(real=body)}{seen}.")
-        elif bottom < 0 <= low:
-            scaled = line(real=f"{name} * 2 - 1")
-            doubts.append(f"{spans} only {rows[-1][1]}. If your loop scales them first, say so: {scaled}.")
+            spans = f"G's output spans [{bottom}, 1] ({end.lower()}), your data {rows[-1][1]}"
+            spans += ": G can never reach them." if beyond else " only."
+            doubts.append(f"{spans} Scale them as your loop does, e.g. {line(real=body)}{seen}.")
     return rows, doubts

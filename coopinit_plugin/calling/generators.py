@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -10,56 +9,49 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of, named_only, noise_argument
+from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of
 from coopinit_plugin.calling.data import Held
-from coopinit_plugin.calling.latents import Guess, Known, guesses
-from coopinit_plugin.calling.layers import first_layer, noise_line, one_hot_line, rows_line
+from coopinit_plugin.calling.latents import Guess, Search
+from coopinit_plugin.calling.layers import first_layer, joined_line, noise_line, one_hot_line
 from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE, mismatch
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.pair import detached, release_graphs
 from coopinit_plugin.method.recorder import recorded
-from coopinit_plugin.nests import could_be_data, could_be_labels, describe, first_line, move, parts
+from coopinit_plugin.nests import describe, first_line, move, parts
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
 
 
 def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tuple[Guess, Any, Any]:
     """(How G is called, what it was given, what it gave), proved by a forward pass."""
-    if given.latent is not None:
-        guess = Guess(given.latent, "given (latent)", given.generate, noise_argument(G))
+    said = given.latent is not None or given.generate is not None
+    conditions = [] if said else conditions_of(G, "G", held.others, () if held.known else None)
+    search = Search(G, held, given, conditions, first_layer(G.named_modules()))
+    works: list[tuple[Guess, Any, Any]] = []
+    misfit = None
+    while len(search.tried) < ATTEMPTS and (waiting := [g for g in search.guesses() if g not in search.tried]):
+        guess = waiting[0]
+        search.tried.append(guess)
         with users_hook("latent", f"a batch, {describe(held.batch)}"):
             z = move(guess.latent(held.n, device, held.batch), device)
-        try:
-            return guess, z, guess.generate(G, fresh(z))
-        except Exception as error:
-            seen = f"G ({type(G).__name__}) does not take {describe(z)}: {first_line(error)}"
-            raise unclear(seen, line(latent="...", generate="G(z)")) from error
-    conditions = [] if given.generate is not None else conditions_of(G, "G", held.others, () if held.known else None)
-    known = Known(G, held, given.generate, conditions, first_layer(G.named_modules()))
-    forms: list[Any] = []
-    works: list[tuple[Guess, Any, Any]] = []
-    tried, misfit = "", None
-    while len(forms) < ATTEMPTS and (waiting := [guess for guess in guesses(known) if guess.form not in forms]):
-        guess = waiting[0]
-        forms.append(guess.form)
-        z = guess.latent(held.n, device, held.batch)
         try:
             with recorded(G) as record:
                 out = guess.generate(G, fresh(z))
         except Exception as error:
-            tried += f"\n  G({describe(z)}): {first_line(error)}"
-            known = known if works else known.after(guess, record)
+            search.said += f"\n  G({describe(z)}): {first_line(error)}"
+            if not works:
+                search.learn(guess, record)
             continue
         if {part.tensor.shape for part in held.without(z)} & {part.tensor.shape for part in parts(out)}:
             works.append((guess, z, out))
             if not guess.source:
                 break
         else:
-            tried += f"\n  G({describe(z)}) gave {describe(out)}"
-            misfit = list(parts(out))
-    tried = tried and f"\nTried:{tried}"
+            search.said += f"\n  G({describe(z)}) gave {describe(out)}"
+            misfit = held.without(z) or held.data, list(parts(out))
+    tried = search.said and f"\nTried:{search.said}"
     if not works:
-        raise _unknown(known, tried) if misfit is None else mismatch(held.data, held.real is None, misfit, tried)
+        raise mismatch(*misfit, held.real is None, tried) if misfit is not None else _unknown(search, tried)
     _refuse_rivals(held, works)
     return works[0]
 
@@ -72,82 +64,69 @@ def _refuse_rivals(held: Held, works: list[tuple[Guess, Any, Any]]) -> None:
         raise unclear(seen, line(latent=names[0]), line(real=names[1]))
     guess, z, out = works[0]
     shapes, made = {leaf.shape for leaf in tree_leaves(z)}, {part.tensor.shape for part in parts(out)}
-    for part in [] if guess.source or guess.named else held.others:
+    for part in held.floats if guess.width and not (guess.source or guess.named) else []:
         rivals = {other.tensor.shape for other in held.data if held.real is not None or other.keys != part.keys}
-        if could_be_data(part) and part.tensor.shape in shapes and rivals & made:
-            noise = f"torch.randn(n, {', '.join(map(str, part.tensor.shape[1:]))}, device=device)"
+        if part.tensor.shape in shapes and rivals & made:
             ask = f"Does G translate {part.name}, or does it start from noise? It takes both, {describe(z)}."
-            raise unclear(ask, line(latent=part.name), line(latent=noise))
+            raise unclear(ask, line(latent=part.name), line(latent=noise_line(*part.tensor.shape[1:])))
 
 
-def _unknown(known: Known, tried: str) -> CoopInitError:
+def _unknown(search: Search, tried: str) -> CoopInitError:
     """What is known of a G that took none of the guesses, and the line to write."""
+    name, required, size, first = type(search.G).__name__, arguments(search.G)[0], search.size, search.first
     if ONE_SAMPLE in tried:
-        return CoopInitError(f"G ({type(known.G).__name__}) fails in training mode. {LARGER_BATCH}{tried}")
-    several = known.conditions or len(arguments(known.G)[0]) > 1
-    why, hooks = (_several if several else _single)(known, tried)
-    return unclear(f"What does G ({type(known.G).__name__}) take?{why}{tried}", line(**hooks))
+        return CoopInitError(f"G ({name}) fails in training mode. {LARGER_BATCH}{tried}")
+    seen = f"What does G ({name}) take?"
+    if len(required) > 1:
+        seen += f" Its forward needs {', '.join(required)}."
+    if size is not None:
+        seen += f" Its {size[0]} is {size[1]}."
+    if first.width:
+        unit = "channels" if first.takes_images else "numbers"
+        seen += f" Its first layer, {first.name}, takes {first.width} {unit}."
+    elif size is None:
+        seen += " No size was found in its attributes or first layer."
+    return unclear(seen + tried, line(**_likely(search)))
 
 
-def _single(known: Known, tried: str) -> tuple[str, dict[str, str]]:
-    """What is known of a G of one argument."""
-    first, size = known.first, known.size
-    maps = [part.name for part in known.held.others if part.tensor.ndim >= 3 and part not in known.held.data]
-    why, hooks = "" if tried else " No size was found in its attributes or first layer.", {"latent": _noise(known)}
-    takes = f" Its first layer, {first.name}, takes"
-    failed = re.search(rf"G\(\({known.held.n}, (\d+)\) ", tried)
-    if maps and first.takes_images:
-        why, hooks["latent"] = f"{takes} {first.width} channels: made of {maps[0]} by your loop?", f"{maps[0]}.float()"
-    elif known.images:
-        why = f"{takes} images like the data: which, or noise of that shape?"
-    elif size is not None and first.width > size[1]:
-        why = f" Its {size[0]} is {size[1]}, but its first layer, {first.name}, takes {first.width}: are labels joined?"
-        labels = next((part for part in known.held.others if could_be_labels(part)), None)
-        hooks["latent"] = f"torch.cat([{_noise(known)}, {rows_line(labels, first.width - size[1])}], 1)"
-    if (name := named_only(known.G)) is not None:
-        why, hooks["generate"] = why + " Its forward takes arguments by name alone.", f"G({name}=z)"
-    elif failed and hooks["latent"] == noise_line(int(failed[1])):  # that line was tried
-        hooks["latent"] = f"torch.randn(n, ..., {failed[1]}, device=device)"
-    return why, hooks
-
-
-def _noise(known: Known) -> str:
-    """Noise of the width that was found, as a user writes it."""
-    found = known.width or (0 if known.first.takes_images else known.first.width)
-    return noise_line(known.size[1] if known.size is not None else found)
-
-
-def _several(known: Known, tried: str) -> tuple[str, dict[str, str]]:
-    """What is known of each argument of a G that takes several."""
-    G, held, required = known.G, known.held, arguments(known.G)[0]
-    conditions = {condition.name: condition for condition in reversed(known.conditions)}
-    sources = known.first.images([part for part in held.others if could_be_data(part)])
-    widths = [module.in_features for module in G.modules() if isinstance(module, nn.Linear)]
-    embeds = any(isinstance(module, nn.Embedding) for module in G.modules())
-    free = [_noise(known)]  # for the arguments that take no condition: the source, if there is one, and noise
-    if sources:
-        free = [sources[0].name, noise_line(widths[0]) if widths else free[0]]
+def _likely(search: Search) -> dict[str, str]:
+    """What each argument of G may be, as a user writes it."""
+    G, held, first, size = search.G, search.held, search.first, search.size
+    conditions = {condition.name: condition for condition in reversed(search.conditions)}
+    embeddings = [name for name, module in G.named_modules() if isinstance(module, nn.Embedding)]
+    found = search.width or (0 if first.takes_images else first.width)
+    width = size[1] if size is not None else found
+    free = [noise_line(width)]  # for the arguments that take no condition
+    maps = [f"{part.name}.float()" for part in held.others if part.tensor.ndim >= 3 and part not in held.data]
+    sources = [part.name for part in search.sources if part.name not in [guess.name for guess in search.tried]]
+    if first.takes_images and sources + maps:
+        linear = [module.in_features for module in G.modules() if isinstance(module, nn.Linear)]
+        free = [(sources + maps)[0], noise_line(linear[0] if linear else width)]
+    elif images := first.images(held.data):
+        free = [f"torch.randn_like({images[0].name})"]
+    elif size is not None and first.width > width and not conditions:
+        free = [joined_line(free[0], held.labels, first.width - width)]
+    elif (width,) in [guess.tail for guess in search.tried]:
+        free = [f"torch.randn(n, ..., {width}, device=device)"]
     latent, named = [], []
-    for name in dict.fromkeys([*required, *conditions]):
+    for name in dict.fromkeys([*arguments(G)[0], *conditions]) or ["z"]:
         if name in conditions:
             code, y = conditions[name].code, conditions[name].take(held.batch)
-            numbers = not (embeds or y.is_floating_point()) and y.numel() == y.shape[0]
+            numbers = not (embeddings or y.is_floating_point()) and y.numel() == y.shape[0]
             latent.append(one_hot_line(code, int(y.max()) + 1) if numbers else code)
         elif free:
             latent.append(free.pop(0))
         else:
             named.append(f"{name}=...")
     hooks = {"latent": latent[0] if len(latent) == 1 else f"({', '.join(latent)})"}
-    children = [name for name, child in G.named_children() if isinstance(child, nn.Embedding) and conditions]
-    unused = [name for name in children if known.ran and name not in known.ran]  # left to the loop, as in BigGAN
-    if unused:
+    unused = [name for name in embeddings if search.ran and name not in search.ran and conditions]
+    if unused:  # left to the loop, as in BigGAN
         hooks["generate"] = f"G(z[0], G.{unused[0]}(z[1]))"
     elif named:
         hooks["generate"] = f"G({'z' if len(latent) == 1 else '*z'}, {', '.join(named)})"
-    if not (conditions and tried):
-        return f" Its forward needs {', '.join(required)}.", hooks
-    asked = " Does your loop embed that first?" * bool(unused)
-    return f" It was given {known.conditions[0].text} beside it.{asked}", hooks
+    elif search.given.latent is not None:
+        hooks["generate"] = "G(z)"
+    return hooks
 
 
 def learnable(G: nn.Module, fake: Any) -> tuple[Any, list[str]]:
@@ -159,8 +138,7 @@ def learnable(G: nn.Module, fake: Any) -> tuple[Any, list[str]]:
     sum(leaf.sum() for leaf in tree_leaves(fake)).backward()
     trained = [(name, parameter) for name, parameter in G.named_parameters() if parameter.requires_grad]
     idle = [name for name, parameter in trained if parameter.grad is None]
-    for _, parameter in trained:
-        parameter.grad = None
+    G.zero_grad()
     release_graphs(G)
     shown = ", ".join(idle[:4]) + ", ..." * (len(idle) > 4)
     warning = (
@@ -172,19 +150,18 @@ def learnable(G: nn.Module, fake: Any) -> tuple[Any, list[str]]:
 
 def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
     """Refuse noise alone for a G that may take labels, too, as its D does: joined to the noise, or as an argument."""
-    labels = next((part for part in held.others if could_be_labels(part)), None)
-    optional = [name for name in arguments(G)[1] if name.lower() in CONDITIONS]
-    if labels is None or guess.width is None or guess.condition is not None or (guess.named and not optional):
+    labels, optional = held.labels, [name for name in arguments(G)[1] if name.lower() in CONDITIONS]
+    if labels is None or not guess.width or guess.condition is not None or (guess.named and not optional):
         return
-    rows = labels.tensor.ndim == 2 and labels.tensor.shape[1] > 1
-    classes = int(labels.tensor.shape[1] if rows else labels.tensor.max() + 1)
-    noise = noise_line(guess.width)
+    noise, y = noise_line(guess.width), labels.tensor
+    classes = y.shape[1] if labels.has_rows else int(y.max()) + 1
     if optional:
         hooks = {"latent": f"({noise}, {labels.name})", "generate": f"G(z[0], {optional[0]}=z[1])"}
         raise unclear(f"D is given labels. Is G, as its argument {optional[0]!r}?", line(**hooks), line(latent=noise))
     if guess.width <= classes:  # there is no room for noise beside them
         return
-    tail = ", None" * (z.ndim - 2) if isinstance(z, torch.Tensor) else ""
-    joined = f"torch.cat([{noise_line(guess.width - classes)}, {rows_line(labels, classes)}], 1)"
-    seen = f"D is given a condition. Is it joined to G's noise, too? {guess.how.split(';')[0]}, takes {guess.width}."
-    raise unclear(seen, line(latent=joined + f"[:, :{tail}]" * bool(tail)), line(latent=noise))
+    joined = joined_line(noise_line(guess.width - classes), labels, classes)
+    if isinstance(z, torch.Tensor) and z.ndim > 2:
+        joined += f"[:, :{', None' * (z.ndim - 2)}]"
+    seen = f"D is given a condition. Is it joined to G's noise, too? {guess.how}, takes {guess.width}."
+    raise unclear(seen, line(latent=joined), line(latent=noise))

@@ -87,9 +87,9 @@ def sizes(module: nn.Module, names: Iterable[str]) -> list[tuple[str, int]]:
     return [(name, value) for name, value in values if type(value) is int and value > 0]
 
 
-def noise_line(width: int | None) -> str:
-    """Noise of a width, as a user writes it; 100 if none was found."""
-    return f"torch.randn(n, {width or 100}, device=device)"
+def noise_line(*shape: int) -> str:
+    """Noise of a shape, as a user writes it; 100 wide if no width was found."""
+    return f"torch.randn(n, {', '.join(str(size or 100) for size in shape)}, device=device)"
 
 
 def one_hot_line(name: str, classes: int) -> str:
@@ -101,8 +101,12 @@ def rows_line(labels: Part | None, classes: int) -> str:
     """Labels of a batch as one-hot rows, as a user writes it."""
     if labels is None:
         return one_hot_line("batch[1]", classes)
-    name, tensor = labels.name, labels.tensor
-    if tensor.ndim == 2 and tensor.shape[1] == classes > 1:
-        return f"{name}.float()"
-    whole = ".flatten()" * (tensor.ndim > 1) + ".long()" * (tensor.dtype != torch.int64)
-    return one_hot_line(name + whole, classes)
+    if labels.has_rows and labels.tensor.shape[1] == classes:
+        return f"{labels.name}.float()"
+    whole = ".flatten()" * (labels.tensor.ndim > 1) + ".long()" * (labels.tensor.dtype != torch.int64)
+    return one_hot_line(labels.name + whole, classes)
+
+
+def joined_line(to: str, labels: Part | None, classes: int) -> str:
+    """Something with labels beside it, as a user writes it."""
+    return f"torch.cat([{to}, {rows_line(labels, classes)}], 1)"

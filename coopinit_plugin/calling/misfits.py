@@ -12,7 +12,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from coopinit_plugin.calling.adapter import line, unclear
 from coopinit_plugin.calling.layers import one_hot_line
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.nests import Part, could_be_labels, describe
+from coopinit_plugin.nests import Part, describe
 
 ONE_SAMPLE = "more than 1 value per channel"  # BatchNorm's words
 LARGER_BATCH = "BatchNorm needs more than one sample: give a loader with a larger batch_size, and drop_last=True."
@@ -28,32 +28,30 @@ def no_data(batch: Any, named: list[Part]) -> CoopInitError:
         return _no_tensor(batch)
     shown = "; ".join(f"{part.name} is {describe(part.tensor)}" for part in named[:4])
     shown += f"; ... ({len(named)} tensors in all)" * (len(named) > 4)
-    part = max(named, key=lambda part: (not could_be_labels(part), part.tensor.ndim))
-    name, x = part.name, part.tensor
-    countable = x.numel() > 0 and not x.is_complex()
-    low, high = (float(end) for end in torch.aminmax(x.to(torch.float64))) if countable else (0.0, 0.0)
-    seen, bodies = f"No data found in a batch: {shown}.", ["..."]
+    part = max(named, key=lambda part: (not part.is_labels, part.tensor.ndim))
+    name, x, bodies = part.name, part.tensor, ["..."]
+    seen = f"No data found in a batch: {shown}. Expected floating-point numbers (N, ...), such as images (N, C, H, W)"
     if len(named) > MANY:
         how = 'dataset.with_format("torch"), or torch.tensor(...) in its __getitem__.'
-        seen += f" Nested Python lists, of which each number became a tensor? Let the dataset give tensors: {how}"
+        seen += f". Nested Python lists, of which each number became a tensor? Let the dataset give tensors: {how}"
     elif x.is_complex():
-        seen += " They are complex; expected real numbers. As two channels:"
+        seen += "; these are complex. As two channels:"
         bodies = [f"torch.view_as_real({name}).movedim(-1, 1).flatten(1, 2)"]
     elif x.is_floating_point():
         alike = [its for its in named if (its.tensor.shape, its.tensor.dtype) == (x.shape, x.dtype)]
-        seen += " Expected (N, ...), N samples of at least one dimension each." + SINGLE * (len(alike) < 2)
+        seen += "." + SINGLE * (len(alike) < 2)
         bodies = [f"torch.stack({_each(alike)})" if len(alike) > 1 else f"{name}.unsqueeze(1)"]
-    elif x.ndim >= 3 or x.dtype == torch.bool:
-        high = 255 if x.dtype == torch.uint8 else high
-        seen = f"The data are whole numbers ({shown}), here in the range [{low:g}, {high:g}]. Expected floating point "
-        seen += "in the range that G produces. How does your loop scale them?"
-        bodies = [rescaled(f"{name}.float()", low, high, -1)]
-    elif x.ndim == 2 and not could_be_labels(part):
-        seen += " Are these ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
-        bodies = [one_hot_line(f"{name}.long()", int(high) + 1), f"{name}.float()"]
+    elif part.is_labels or not x.numel():
+        seen += "; these look like labels. Let the loader yield the data, too."
     else:
-        seen += " Expected a floating-point tensor (N, ...), such as images (N, C, H, W); these look like labels."
-        seen += " Let the loader yield the data, too."
+        low, high = (float(end) for end in torch.aminmax(x.double()))
+        seen += f", in the range that G produces; these are whole numbers in the range [{low:g}, {high:g}]."
+        if x.ndim > 2 or x.dtype == torch.bool:
+            seen += " How does your loop scale them?"
+            bodies = [rescaled(f"{name}.float()", low, 255 if x.dtype == torch.uint8 else high, -1)]
+        else:
+            seen += " Are they ids (tokens, classes) of which G gives one-hot rows, or plain numbers?"
+            bodies = [one_hot_line(f"{name}.long()", int(high) + 1), f"{name}.float()"]
     return unclear(seen, *(line(real=body) for body in bodies))
 
 
@@ -73,32 +71,28 @@ def _no_tensor(batch: Any) -> CoopInitError:
     return unclear(seen, line(real=[*made, *attributes, 'batch["image"]'][0]))
 
 
-def mismatch(data: list[Part], single: bool, made: list[Part], tried: str = "") -> CoopInitError:
+def mismatch(data: list[Part], made: list[Part], single: bool, tried: str = "") -> CoopInitError:
     """Why G's output cannot be compared with the data, and the line that mends it.
 
     `single`: whether the data, tensors of the batch as it is, may be single samples.
     """
     gave = ", ".join(str(tuple(part.tensor.shape)) for part in made[:4]) or "no tensor"
     have = ", ".join([f"{part.name} {tuple(part.tensor.shape)}" for part in data[:4]] + ["..."] * (len(data) > 4))
-    seen = f"G's output does not match the data: G gave {gave}, the loader gives {have}."
+    seen = f"G's output does not match the data: G gave {gave}, the loader gives {have}. D compares the two, so their "
+    seen += "shapes must be the same. Resize or reorder the data, in the dataset, a collate_fn or here, or change G."
     shape = made[0].tensor.shape[1:] if made else ()
     samples = [part for part in data if single and part.tensor.ndim == len(shape)]
-    hooks = {"real": "...", "generate": "..."}
-    if len(samples) > 1 and len({part.tensor.shape for part in samples}) == 1:
-        seen, hooks = f"{seen} A list of single samples?", {"real": f"torch.stack({_each(samples)})"}
-    elif len(samples) > 1:
-        seen += " Samples of several sizes? Bring them to one, by Resize in the dataset, in a collate_fn or here."
+    layouts = [body for ours in data for theirs in made if (body := _layout(ours, theirs))]
+    hooks = {"real": layouts[0]} if layouts else {"real": "...", "generate": "..."}
+    if len({part.tensor.shape for part in samples}) > 1:  # a list of samples of several sizes
         sized = f"torch.nn.functional.interpolate(x[None], size={tuple(shape[1:])})[0] for x in {_each(samples)}"
         hooks = {"real": f"torch.stack([{sized}])"}
+    elif len(samples) > 1:
+        hooks = {"real": f"torch.stack({_each(samples)})"}
     elif samples and samples[0].tensor.shape == shape:
         seen, hooks = seen + SINGLE, {"real": f"{samples[0].name}.unsqueeze(0)"}
-    elif made and any(part.tensor.shape[1:] == shape for part in data):
-        seen += " Only the number of samples differs: a latent is asked for n samples. Does it give as many?"
+    elif made and any(part.tensor.shape[1:] == shape for part in data):  # but not as many
         hooks = {"latent": "torch.randn(n, ..., device=device)"}
-    else:
-        seen += " D compares the two, so their shapes must be the same. Resize or reorder the data, or G."
-        for body in [body for ours in data for theirs in made if (body := _layout(ours, theirs))][:1]:
-            hooks = {"real": body}
     return unclear(seen + tried, line(**hooks))
 
 
@@ -113,14 +107,13 @@ def _each(samples: list[Part]) -> str:
 def _layout(ours: Part, theirs: Part) -> str | None:
     """The data in the shape of G's output, as a user writes it, if they have as many numbers."""
     have, want = tuple(ours.tensor.shape[1:]), tuple(theirs.tensor.shape[1:])
-    calls = {
-        "flatten(1)": len(want) == 1,
-        "transpose(1, 2)": len(have) == 2 and want == have[::-1],
-        "permute(0, 3, 1, 2)": len(have) == 3 and want == (have[-1], *have[:-1]),
-        f"reshape(-1, {', '.join(map(str, want))})": True,
-    }
-    fits = next(call for call, right in calls.items() if right)
-    return f"{ours.name}.{fits}" if math.prod(have) == math.prod(want) else None
+    if have == want or math.prod(have) != math.prod(want):
+        return None
+    if len(have) == 2 and want == have[::-1]:
+        return f"{ours.name}.transpose(1, 2)"
+    if len(have) == 3 and want == (have[-1], *have[:-1]):
+        return f"{ours.name}.permute(0, 3, 1, 2)"
+    return f"{ours.name}.reshape(-1, {', '.join(map(str, want))})"
 
 
 def rescaled(name: str, low: float, high: float, bottom: int) -> str:

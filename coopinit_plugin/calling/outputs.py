@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.calling.adapter import line, unclear
 from coopinit_plugin.errors import CoopInitError
@@ -24,18 +25,23 @@ RESHAPES = (
     "UnsafeView",
 )  # fmt: skip
 LAYERS = ("Addmm", "Mm", "Mv", "Bmm", "Convolution", "AccumulateGrad")
+SCALES = (
+    "D gives a list: read as one score map per scale, their means summed. If only one counts, say which: "
+    f"{line(score='D(x)[0]')}."
+)
 BOUNDS = ("sigmoid", "tanh", "softmax", "clamp", "atan", "erf", "exp", "sin", "cos", "div", "normal")
 
 
-def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> tuple[Callable[[Any], Tensor], str]:
-    """Which part of D's output is the score, one number per sample: ``(pick, how)``, ``pick(out)`` is the score.
+def pick_score(
+    out: Any, x: Any, n: int, shapes: list[tuple[int, ...]]
+) -> tuple[Callable[[Any], Tensor], str, list[str]]:
+    """Which part of D's output on x is the score, one number per sample: ``pick(out)``, how that is known, warnings.
 
     A tensor is; of a tuple the first element (heads of other tasks follow it); a list is one map per scale, whose means
     are summed; a list of lists holds features whose last is the score. A dict tells by a single value or a known key.
-    If all data lie in [0, 1] (`unit`), a probability of each of their numbers may be a reconstruction.
     """
     where: list[tuple[Any, ...]] = [()]
-    how = "D(x)"
+    how, warnings = "D(x)", []
     if isinstance(out, tuple) and out:
         where, how = [(0,)], "D(x)[0], the first of a tuple"
         for i, part in enumerate(out[1:], 1):  # a lone number, such as an auxiliary loss, is no rival
@@ -45,29 +51,32 @@ def pick_score(out: Any, n: int, shapes: list[tuple[int, ...]], unit: bool) -> t
         where, how = [(i, -1) for i in range(len(out))], f"sum over {len(out)} scales, the last of each"
     elif isinstance(out, list) and out:
         where, how = [(i,) for i in range(len(out))], f"sum of the means of D(x)'s {len(out)} scales"
+        warnings = [SCALES]
     elif isinstance(out, Mapping):
         tensors = [key for key, value in out.items() if isinstance(value, Tensor)]
         known = ["adv_output"] if "adv_output" in tensors else [key for key in KEYS if key in tensors]
         for key in [keys[0] for keys in (known, tensors) if len(keys) == 1]:  # a single value goes before a known key
             where, how = [(key,)], f"D(x)[{key!r}]"
+    unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
     for keys in where:
         f, name = get(out, keys), "D(x)" + "".join(f"[{key!r}]" for key in keys)
         if not isinstance(f, Tensor):
             raise _which(out)
         last = last_operation(f)
         sigmoid = last is not None and last.name().startswith("Sigmoid")
+        # A probability of each step of a series is a score, unless the data lie in [0, 1]: it may reconstruct them.
         if unit or keys or not sigmoid or f.ndim != 3 or f.shape[-1] != 1:
             one_number(f, n, shapes, name, out)
         if isinstance(out, list) and sigmoid:
             raise _which(out, f" ({name} is a probability; each one's logit is torch.logit(p, 1e-6))")
-    if isinstance(out, list):
-        return (lambda out: _sum_of_means([get(out, keys) for keys in where], n)), how
-    return (lambda out: get(out, where[0])), how
+    if not isinstance(out, list):
+        return (lambda out: get(out, where[0])), how, warnings
 
+    def summed(out: Any) -> Tensor:
+        scores = [per_sample(get(out, keys), n) for keys in where]
+        return torch.stack([score if score.numel() == n else score.mean().expand(n) for score in scores]).sum(0)
 
-def _sum_of_means(maps: list[Tensor], n: int) -> Tensor:
-    scores = [per_sample(part, n) for part in maps]
-    return torch.stack([score if score.numel() == n else score.mean().expand(n) for score in scores]).sum(0)
+    return summed, how, warnings
 
 
 def _is_score(f: Tensor, n: int, data_shapes: list[tuple[int, ...]]) -> bool:
@@ -91,20 +100,19 @@ def one_number(f: Tensor, n: int, data_shapes: list[tuple[int, ...]], name: str,
         return
     if not f.is_floating_point():
         raise _which(f, f" ({name} is {describe(f)}, no floating-point score)")
-    if n in f.shape[1:] and f.shape[0] != n:  # scales or time steps first
-        seen = f"{name} has shape {tuple(f.shape)}: not the {n} samples come first, but {f.shape[0]} scales or steps."
-        later = ".sum(0)" if f.ndim == 2 else f".movedim({f.shape.index(n)}, 0).flatten(1).mean(1)"
-        raise unclear(seen, line(score=name + later))
-    lines = [line(score=f"{name}.flatten(1).mean(1)"), *([line(score=f"{name}[:, 0]")] if f.ndim == 2 else [])]
-    if f.ndim == 2 and torch.allclose(f.detach().sum(1), f.new_ones(len(f))):  # a softmax
-        lines = [line(score=f"torch.logit({name}[:, 1], 1e-6)")]
-    if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
-        lines.insert(0, line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"))
+    seen = f"several numbers per sample, or not the {n} samples first: {name} has shape {tuple(f.shape)}"
     scores = [k for k, part in items(beside).items() if isinstance(part, Tensor) and _is_score(part, n, data_shapes)]
     if len(scores) == 1:
-        lines = [line(score=f"D(x)[{scores[0]!r}]")]
-    seen = f"D gives {f.numel() // max(len(f), 1)} numbers per sample, {name} of shape {tuple(f.shape)}"
-    raise unclear(f"{seen}: scores to average, classes of which one counts, or a reconstruction?", *lines)
+        raise _which(beside, f" ({seen})")
+    bodies = [f"{name}.flatten(1).mean(1)", f"{name}[:, 0]"] if f.ndim == 2 else [f"{name}.flatten(1).mean(1)"]
+    if n in f.shape[1:] and f.shape[0] != n:
+        bodies = [f"{name}.sum(0)" if f.ndim == 2 else f"{name}.movedim({f.shape.index(n)}, 0).flatten(1).mean(1)"]
+    elif f.ndim == 2 and torch.allclose(f.detach().sum(1), f.new_ones(len(f))):  # a softmax
+        bodies = [f"torch.logit({name}[:, 1], 1e-6)"]
+    lines = [line(score=body) for body in bodies]
+    if tuple(f.shape[1:]) in data_shapes:  # the error of an autoencoder is low on real
+        lines.insert(0, line(score=f"({name} - x).abs().flatten(1).mean(1)", real_is_high="False"))
+    raise unclear(f"D gives {seen}. Scores to average, classes of which one counts, or a reconstruction?", *lines)
 
 
 def _which(out: Any, why: str = "") -> CoopInitError:
@@ -120,16 +128,14 @@ class Sigmoids(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.given: list[Tensor] = []
-        self.nodes: list[Any] = []
+        self.seen: list[tuple[Any, Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name not in SIGMOIDS:
-            return func(*args, **(kwargs or {}))
-        self.given.append(args[0].clone() if name == "sigmoid_" else args[0])
+        given = args[0].clone() if name == "sigmoid_" else next(iter(args), None)
         result = func(*args, **(kwargs or {}))
-        self.nodes.append(result.grad_fn)
+        if name in SIGMOIDS:
+            self.seen.append((given, result.grad_fn))
         return result
 
 
@@ -152,32 +158,34 @@ def may_be_probability(f: Tensor) -> bool:
     return bounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
 
 
-def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str, Tensor] | None:
-    """The score before D's final sigmoid, which one that is, and what it gave in the recorded pass that ended in f.
+def logit(call: Call, f: Tensor, record: Record, sigmoids: Sigmoids) -> tuple[Call, str] | None:
+    """The score before D's final sigmoid, and which one that is, told by the recorded pass that ended in f.
 
     ``None`` if there is no final sigmoid.
     """
     node = last_operation(f)
-    from_end = next((i for i, its in enumerate(reversed(sigmoids.nodes), 1) if its is node), 0)
-    before = sigmoids.given[-from_end] if from_end else None
-    if node is None or before is None or before.numel() < f.numel() or before.numel() % f.numel():
+    places = [place for place, (_, its) in enumerate(sigmoids.seen) if its is node]
+    if node is None or not places:
+        return None
+    last = places[-1] - len(sigmoids.seen)  # from the end
+    before = sigmoids.seen[last][0]
+    if before.numel() < f.numel() or before.numel() % f.numel():
         return None
     tail = f.shape[1:] if f.ndim and f.numel() == before.numel() else None  # only reshapes lie between
     ended = [call for call in record.ended if isinstance(call.module, nn.Sigmoid)]
     ours = [call.name for call in ended if call.output.grad_fn is node]
     name = ours[0] if ours and [call.name for call in ended].count(ours[0]) == 1 else None
 
-    def shaped(given: Tensor) -> Tensor:
-        return given if tail is None else given.reshape(-1, *tail)
-
     def score(D: nn.Module, x: Any, z: Any, batch: Any) -> Tensor:
         if name is None:
             with Sigmoids() as again:
                 call(D, x, z, batch)
-            return shaped(again.given[-from_end])
-        seen: list[Tensor] = []  # a hook takes less time than watching every function
-        with D.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0])):
-            call(D, x, z, batch)
-        return shaped(seen[-1])
+            given = again.seen[last][0]
+        else:  # a hook takes less time than watching every function
+            seen: list[Tensor] = []
+            with D.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+                call(D, x, z, batch)
+            given = seen[-1]
+        return given if tail is None else given.reshape(-1, *tail)
 
-    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)"), shaped(before)
+    return score, "the logit before its final sigmoid" + (f", {name}" if name else " (a function)")

@@ -1,13 +1,11 @@
 """Ready adapters for well-known codebases; each is a plain :class:`coopinit_plugin.Adapter` and shows how to write one.
 
 Give one as ``warm_start(G, D, loader, adapter=presets.cut())``; print ``inspect(G, D, loader, adapter=...)`` to see the
-hooks that it leaves to be found. No preset is needed for the DCGAN of pytorch/examples or of huggingface's
-community-events, the GAN example of Lightning (pass ``model.generator`` and ``model.discriminator``), the
-self-attention GAN, or GAN_stability: they are found out as they are.
+hooks that it leaves to be found. Most codebases need none, such as the DCGAN of pytorch/examples, kwotsin/mimicry,
+GAN_stability or the GAN example of Lightning (pass ``model.generator`` and ``model.discriminator``).
 
-A network of two modules, such as a mapping and a synthesis network, goes into one module. Its parameters are the
-originals, so the loop goes on with ``S`` and ``G`` as before. Several discriminators likewise: their scores are added,
-each averaged to one number a sample::
+A network of two modules, such as a mapping and a synthesis network, goes into one module, whose parameters are the
+originals. Several discriminators likewise: their scores are added, each averaged to one number a sample::
 
     class Both(torch.nn.Module):
         def __init__(self, S, G):
@@ -36,7 +34,6 @@ from torch.nn.functional import interpolate
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.method.logit_map import LOSSES
 
-_BYTES = Adapter(real=lambda batch: batch[0].float() / 127.5 - 1)  # whole numbers, which the loop scales
 # The hinge loss of a D that is low on real.
 _LOW = Adapter(real_is_high=False, d_loss=lambda f_real, f_fake: LOSSES["hinge"](-f_real, -f_fake))
 
@@ -47,12 +44,7 @@ def stylegan2_ada() -> Adapter:
     Traps: the dataset yields uint8, scaled in the loop. Call it after D is built and before the copy ``G_ema``, with an
     iterator of the dataset of its own; a resume would overwrite the weights.
     """
-    return replace(_BYTES, d_loss=LOSSES["logistic"])
-
-
-def r3gan() -> Adapter:
-    """brownvc/R3GAN: uint8 images, and the relativistic loss, so that only differences of scores count."""
-    return replace(_BYTES, d_loss=LOSSES["relativistic"])
+    return Adapter(real=lambda batch: batch[0].float() / 127.5 - 1, d_loss=LOSSES["logistic"])
 
 
 def rosinality_stylegan2(style_dim: int = 512) -> Adapter:
@@ -103,12 +95,9 @@ def gigagan(latent_dim: int = 512, sizes: tuple[int, ...] = (64, 32, 16, 8)) -> 
     its scores have the scales first.
     """
 
-    def several(images: Tensor, small: dict[int, Tensor]) -> list[Tensor]:
-        return [images, *(small[size] for size in sizes)]
-
     def generate(G: torch.nn.Module, z: Tensor) -> list[Tensor]:
         images, small = G(noise=z, return_all_rgbs=True)
-        return several(images, {part.shape[-1]: part for part in small})
+        return [images, *(part for size in sizes for part in small if part.shape[-1] == size)]
 
     def score(D: torch.nn.Module, x: list[Tensor], z: Any, batch: Any) -> Tensor:
         scales = D(x[0], x[1:], return_multiscale_outputs=False, calc_aux_loss=False)[0]
@@ -116,7 +105,7 @@ def gigagan(latent_dim: int = 512, sizes: tuple[int, ...] = (64, 32, 16, 8)) -> 
 
     return replace(
         _LOW,
-        real=lambda batch: several(batch, {size: interpolate(batch, size, mode="bilinear") for size in sizes}),
+        real=lambda batch: [batch, *(interpolate(batch, size, mode="bilinear") for size in sizes)],
         latent=lambda n, device, batch: torch.randn(n, latent_dim, device=device),
         generate=generate,
         score=score,
@@ -133,29 +122,6 @@ def fastgan(small: int = 128) -> Adapter:
         score=lambda D, x, z, batch: D(x, "fake"),
         d_loss=LOSSES["hinge"],
     )
-
-
-def rosinality_progressive(step: int, alpha: float = 1.0) -> Adapter:
-    """rosinality/progressive-gan-pytorch at one resolution, 4·2^step, with labels.
-
-    Traps: what belongs to other resolutions gets no gradient, and stays as it is; the score is the first of a tuple;
-    its loss is WGAN-GP, so give ``handover="wasserstein"``.
-    """
-    return Adapter(
-        real=lambda batch: batch[0],
-        latent=lambda n, device, batch: (torch.randn(n, 512 - 10, device=device), batch[1]),
-        generate=lambda G, z: G(*z, step, alpha),
-        score=lambda D, x, z, batch: D(x, step, alpha)[0],
-        d_loss=lambda f_real, f_fake: f_fake.mean() - f_real.mean(),
-    )
-
-
-def mimicry() -> Adapter:
-    """kwotsin/mimicry, all its families, with hinge, the default of its networks.
-
-    Traps: its Trainer restores the newest checkpoint of ``log_dir``, so give it a new one.
-    """
-    return Adapter(real=lambda batch: batch[0], d_loss=LOSSES["hinge"])
 
 
 def biggan(dim_z: int = 128) -> Adapter:
@@ -182,27 +148,15 @@ def cyclegan(direction: str = "AtoB") -> Adapter:
     return Adapter(real=lambda batch: batch[target], latent=latent, d_loss=LOSSES["least_squares"])
 
 
-def pix2pix(direction: str = "AtoB") -> Adapter:
-    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix, with the loss of its default, ``--gan_mode vanilla``.
-
-    Traps: D sees source and target joined; only the target is refined.
-    """
-    score = lambda D, x, z, batch: D(torch.cat([batch[direction[0]], x], 1))  # noqa: E731
-    return replace(cyclegan(direction), score=score, d_loss=LOSSES["logistic"])
-
-
-def huggan_pix2pix() -> Adapter:
-    """Pix2pix of huggingface's community-events.
-
-    Traps: D takes target and source as two arguments. PyTorch-GAN's pix2pix, from which it comes, goes from "B" to "A".
-    """
-    return replace(cyclegan(), score=lambda D, x, z, batch: D(x, batch["A"]))
-
-
 def cut(direction: str = "AtoB") -> Adapter:
-    """taesungp/contrastive-unpaired-translation (CUT, FastCUT).
+    """taesungp/contrastive-unpaired-translation (CUT, FastCUT), after ``model.setup``, before ``model.parallelize``.
 
-    Traps: the third network, ``netF``, is built at the first batch and takes no part in the warm-up; call it after
-    ``model.setup`` and before ``model.parallelize``.
+    Traps: the third network, ``netF``, is built at the first batch and takes no part in the warm-up.
     """
     return cyclegan(direction)
+
+
+def pix2pix(direction: str = "AtoB") -> Adapter:
+    """Pix2pix of junyanz/pytorch-CycleGAN-and-pix2pix: D sees source and target joined; only the target is refined."""
+    score = lambda D, x, z, batch: D(torch.cat([batch[direction[0]], x], 1))  # noqa: E731
+    return replace(cyclegan(direction), score=score, d_loss=LOSSES["logistic"])

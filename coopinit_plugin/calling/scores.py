@@ -12,16 +12,12 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.calling.adapter import Adapter, Row, fresh, line, unclear, users_hook
 from coopinit_plugin.calling.conditions import Condition, arguments, conditions_of
 from coopinit_plugin.calling.data import Held, Match
-from coopinit_plugin.calling.layers import first_run, misfit, rows_line
+from coopinit_plugin.calling.layers import First, first_run, joined_line, misfit, rows_line
 from coopinit_plugin.calling.outputs import Call, Sigmoids, logit, may_be_probability, one_number, pick_score
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.recorder import Record, recorded
-from coopinit_plugin.nests import could_be_labels, describe, first_line
+from coopinit_plugin.nests import describe, first_line
 
-SCALES = (  # what is doubtful about a score that was found
-    "D gives a list: read as one score map per scale, their means summed. If only one counts, say which: "
-    f"{line(score='D(x)[0]')}."
-)
 PROBABILITY = (
     "All of D's scores lie in [0, 1] but no final sigmoid was seen. If they are probabilities, write "
     f"{line(score='torch.logit(D(x), 1e-6)')}."
@@ -32,7 +28,6 @@ class Scored(NamedTuple):
     """The score of a D that was called, whether it is taken before a final sigmoid, and what was found."""
 
     score: Call
-    f: Tensor  # of the real samples
     ends_in_sigmoid: bool
     conditional: bool  # whether D is given something of the batch beside the data
     rows: list[Row]
@@ -44,8 +39,8 @@ def needs_batch(score: Callable[[Any], Any]) -> bool:
     try:
         with torch.no_grad():
             score(None)
-    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
-        return True  # errors of other kinds are not about what D was given
+    except Exception:
+        return True
     return False
 
 
@@ -53,6 +48,7 @@ def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fit
     """How D is scored, proved by a forward pass on the data x; G takes z and the condition `beside`."""
     n, shapes = tree_leaves(x)[0].shape[0], [tuple(leaf.shape[1:]) for leaf in tree_leaves(x)]
     rows: list[Row] = []
+    warnings: list[str] = []
     if (hook := given.score) is not None:
         call, how = hook, "given (score)"
         with users_hook("score", f"a real batch, x = {describe(x)}"), recorded(D) as record, Sigmoids() as sigmoids:
@@ -64,15 +60,15 @@ def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fit
             one_number(f, n, shapes, "D(x)")
         conditional = needs_batch(lambda batch: hook(D, fresh(x), fresh(z), batch))
     else:
+        spread = isinstance(x, (tuple, list)) and 1 < len(x) == len(arguments(D)[0])
         condition = _condition(D, held, beside, fits.keys, given)
-        whole, condition, out, record, sigmoids = _passed(D, held, x, condition, fits)
-        unit = all(float(leaf.min()) >= 0 and float(leaf.max()) <= 1 for leaf in tree_leaves(x))
-        pick, how = pick_score(out, n, shapes, unit)
+        whole, condition, out, record, sigmoids = _passed(D, held, x, condition, spread, fits.name)
+        pick, how, warnings = pick_score(out, x, n, shapes)
         call, f = (lambda D, x, z, batch: pick(whole(D, x, z, batch))), pick(out)
         conditional = condition is not None
         if condition is not None:
             rows = [condition.row("D")]
-        elif _spread(D, x):
+        elif spread:
             rows = [("D's input", ", ".join(arguments(D)[0]), "one argument for each part of x")]
     if not f.requires_grad:
         seen = "D's score carries no gradient, so that neither the chain nor D can follow it"
@@ -81,11 +77,11 @@ def find(D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, fit
         seen = "D's logits on the first real batch are not finite."
         raise CoopInitError(f"{seen} Check D's weights and the range of the data.")
     if (before := logit(call, f, record, sigmoids)) is not None:
-        score, where, values = before
-        return Scored(score, values, True, conditional, [*rows, ("D's score", describe(f), f"{how}; {where}")], [])
-    doubts = {SCALES: how.startswith("sum of the means"), PROBABILITY: given.score is None and may_be_probability(f)}
-    warnings = [warning for warning, doubtful in doubts.items() if doubtful]
-    return Scored(call, f, False, conditional, [*rows, ("D's score", describe(f), how)], warnings)
+        score, where = before
+        return Scored(score, True, conditional, [*rows, ("D's score", describe(f), f"{how}; {where}")], [])
+    if given.score is None and may_be_probability(f):
+        warnings.append(PROBABILITY)
+    return Scored(call, False, conditional, [*rows, ("D's score", describe(f), how)], warnings)
 
 
 def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, given: Adapter) -> Condition | None:
@@ -102,19 +98,19 @@ def _condition(D: nn.Module, held: Held, beside: Condition | None, keys: Any, gi
     return condition
 
 
-def _spread(D: nn.Module, x: Any) -> bool:
-    """Whether the parts of a nested x are arguments of D."""
-    return isinstance(x, (tuple, list)) and 1 < len(x) == len(arguments(D)[0])
-
-
 def _passed(
-    D: nn.Module, held: Held, x: Any, condition: Condition | None, fits: Match
+    D: nn.Module, held: Held, x: Any, condition: Condition | None, spread: bool, name: str
 ) -> tuple[Call, Condition | None, Any, Record, Sigmoids]:
-    """(How D is called on x, the condition in the form that it takes, what it gave, what was seen of the pass)."""
-    if condition is not None:
-        call: Call = lambda D, x, z, batch: condition.call(D, x, condition.take(batch))  # noqa: E731
-    else:
-        call = (lambda D, x, z, batch: D(*x)) if _spread(D, x) else (lambda D, x, z, batch: D(x))
+    """(How D is called on x, the condition in the form that it takes, what it gave, what was seen of the pass).
+
+    With `spread` the parts of x are its arguments; the user writes the data as `name`.
+    """
+
+    def call(D: nn.Module, x: Any, z: Any, batch: Any) -> Any:
+        if condition is not None:
+            return condition.call(D, x, condition.take(batch))
+        return D(*x) if spread else D(x)
+
     with recorded(D) as record, Sigmoids() as sigmoids:
         try:
             return call, condition, call(D, fresh(x), None, held.batch), record, sigmoids
@@ -122,50 +118,38 @@ def _passed(
             failure = error
     rows = condition.as_one_hot(misfit(record), held.batch) if condition is not None else None
     if rows is not None:
-        return _passed(D, held, x, rows, fits)
-    dtype = next((p.dtype for p in D.parameters() if p.is_floating_point()), None)
-    taken = f"D ({type(D).__name__}) does not take the data {describe(x)}"
-    if isinstance(x, Tensor) and dtype not in (None, x.dtype):
-        cast = {torch.float32: "float()", torch.float64: "double()"}.get(dtype, f"to({dtype})")
-        ask = f"{taken}, for its weights are {str(dtype)[6:]}. Convert the data as your loop does."
-        raise unclear(ask, line(real=f"{fits.name}.{cast}")) from failure
-    why, bodies = _reading(D, held, x, record, condition, failure)
-    ask = f"{taken}: {first_line(failure)}\n{why}How does your loop call it?"
-    raise unclear(ask, *(line(score=body) for body in bodies)) from failure
+        return _passed(D, held, x, rows, spread, name)
+    why, hooks = _reading(D, held, x, first_run(record), condition, name)
+    taken = f"D ({type(D).__name__}) does not take the data {describe(x)}: {first_line(failure)}"
+    raise unclear(f"{taken}\n{why} How does your loop call it?", line(**hooks)) from failure
 
 
 def _reading(
-    D: nn.Module, held: Held, x: Any, record: Record, condition: Condition | None, failure: Exception
-) -> tuple[str, list[str]]:
-    """Why D did not take x, by its arguments, its error or the width of its first layer; calls that would fit it."""
-    needed, first = arguments(D)[0], first_run(record)
+    D: nn.Module, held: Held, x: Any, first: First, condition: Condition | None, name: str
+) -> tuple[str, dict[str, str]]:
+    """Why D did not take x, by its weights, its arguments or its first layer; the hook that would fit it."""
+    needed, dtype = arguments(D)[0], next((p.dtype for p in D.parameters() if p.is_floating_point()), None)
+    if isinstance(x, Tensor) and dtype not in (None, x.dtype):
+        cast = {torch.float32: "float()", torch.float64: "double()"}.get(dtype, f"to({dtype})")
+        return f"Its weights are {str(dtype)[6:]}.", {"real": f"{name}.{cast}"}
     if len(needed) > 1:
-        was = f"It was given {condition.text}. " if condition is not None else ""
-        return f"Its forward needs {', '.join(needed)}. {was}", [f"D(x, {', '.join(f'{a}=...' for a in needed[1:])})"]
-    if "is invalid for input of size" in str(failure):
-        group = "Does it group the batch (minibatch statistics, pac)?"
-        return f"{group} Then {held.n} must be a multiple of the group. ", ["D(x)"]
-    if not first.width or not isinstance(x, Tensor):
-        return "", ["..."]
-    width, size = first.width, x.numel() // max(held.n, 1)
-    takes = f"Its first layer, {first.name}, takes {width}"
-    labels = next((part for part in held.others if could_be_labels(part)), None)
-    if first.takes_images and width > x.shape[1]:
-        planes, *tail = width - x.shape[1], *x.shape[2:]
-        maps = [part.name for part in held.others if part.tensor.shape[1:] == (planes, *tail)]
-        sizes = ", ".join(map(str, [planes, *tail]))
-        joined = f"{rows_line(labels, planes)}.reshape(-1, {planes}{', 1' * len(tail)}).expand(-1, {sizes})"
-        bodies = [f"D(torch.cat([{maps[0]}, x], 1))" if maps else f"D(torch.cat([x, {joined}], 1))"]
-        return f"{takes} channels, the data have {x.shape[1]}: a condition joined to x? ", bodies
-    if not isinstance(first.layer, nn.Linear):
-        return "", ["..."]
-    if width == size:
-        return f"{takes} numbers: x flattened? ", ["D(x.flatten(1))"]
-    has = f"{takes} numbers, x has {size}"
-    if width < size:
-        return f"{has}. ", ["..."]
-    bodies = [f"D(torch.cat([x, {rows_line(labels, width - size)}], 1))"]
-    if width % size:
-        return f"{has}: a condition joined to x? ", bodies
-    packs = f"{width // size} samples in one (pac), or a condition joined to x?"
-    return f"{has}: {packs} ", [f"D(x.reshape(-1, {width}))", *bodies]
+        was = f" It was given {condition.text}." if condition is not None else ""
+        others = ", ".join(f"{argument}=..." for argument in needed[1:])
+        return f"Its forward needs {', '.join(needed)}.{was}", {"score": f"D(x, {others})"}
+    if not isinstance(x, Tensor) or not (first.takes_images or isinstance(first.layer, nn.Linear)):
+        return "", {"score": "D(...)"}
+    has = x.shape[1] if first.takes_images else x.numel() // max(held.n, 1)
+    more = first.width - has
+    seen = f"Its first layer, {first.name}, takes {first.width} {'channels' if first.takes_images else 'numbers'}"
+    if more > 0:
+        packs = held.labels is None and first.width % has == 0
+        body = f"D(x.reshape(-1, {first.width}))" if packs else f"D({joined_line('x', held.labels, more)})"
+        if first.takes_images:
+            size = (more, *x.shape[2:])
+            maps = [part.name for part in held.others if part.tensor.shape[1:] == size]
+            wide = f".reshape(-1, {more}{', 1' * len(size[1:])}).expand(-1, {str(size)[1:-1]})"
+            joined = f"{maps[0]}, x" if maps else f"x, {rows_line(held.labels, more)}{wide}"
+            body = f"D(torch.cat([{joined}], 1))"
+        return f"{seen}, x has {has}: a condition joined to x, or several samples in one?", {"score": body}
+    flat = more == 0 and not first.takes_images
+    return f"{seen}, x has {has}.", {"score": "D(x.flatten(1))" if flat else "D(...)"}

@@ -148,5 +148,5 @@ def _real(loader: Iterable[Any], adapter: Adapter) -> Any:
         raise unclear(f"Which tensor of the batch is the data? {' or '.join(names)}.", line(real=names[0]))
     keys = first.data[0].keys
     found = [move(adapter.real(batch) if adapter.real else get(batch, keys), None) for batch in batches]
-    data.check(found[0], "x" if adapter.real else first.data[0].name)
+    data.check_finite(found[0], "The first batch")
     return tree_map(lambda *leaves: torch.cat(leaves)[:REAL], *found)

@@ -17,7 +17,7 @@ from coopinit_plugin import Adapter, CoopInitError, infer_sign, inspect
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from zoo.conditional import EmbeddingD, EmbeddingG, OptionalD, numbered
 from zoo.entry import Apply, Module, N, batches, net
-from zoo.images import FlatG, StddevD, image_d, image_g
+from zoo.images import FlatG, image_d, image_g
 from zoo.outputs import ScalesD
 from zoo.series import LstmD, LstmG
 from zoo.surveyed import DrawsClassesG
@@ -74,7 +74,7 @@ class TestTheData:
     @pytest.mark.parametrize(
         ("shape", "line"),
         [
-            ((1, 1, 2), "batch.flatten(1)"),
+            ((1, 1, 2), "batch.reshape(-1, 2)"),
             ((3,), "real=lambda batch: ..., generate="),
         ],
     )
@@ -117,8 +117,8 @@ class TestTheData:
 class TestTheGenerator:
     def test_one_domain_of_images(self):
         refused(
-            "takes images like the data: which, or noise",
-            "latent=",
+            "Its first layer, down Conv2d, takes 3 channels",
+            "latent=lambda n, device, batch: torch.randn_like(batch)",
             G=UNet(3, 3),
             D=patch_d(3),
             loader=batches(3, 8, 8),
@@ -136,7 +136,7 @@ class TestTheGenerator:
     def test_a_size_that_only_names_channels(self):
         G = UNet(3, 3)
         G.input_dim, G.latent_dim = 3, 7
-        refused("takes images like the data", G=G, D=patch_d(3), loader=batches(3, 8, 8))
+        refused("takes 3 channels", "torch.randn_like(batch)", G=G, D=patch_d(3), loader=batches(3, 8, 8))
 
     def test_a_segmentation_is_not_taken_for_noise(self):
         loader = [{"label": torch.randint(0, 5, (N, 1, 8, 8)), "image": torch.rand(N, 3, 8, 8)}]
@@ -173,7 +173,7 @@ class TestTheGenerator:
         refused("No size was found", "latent=lambda n, device, batch: torch.randn(n, 100", G=Biased())
 
     def test_latent_that_does_not_fit(self):
-        refused("does not take (8, 9)", "latent=", latent=lambda n, device, batch: torch.randn(n, 9))
+        refused("G((8, 9) float32)", "latent=", latent=lambda n, device, batch: torch.randn(n, 9))
 
     def test_two_samples(self):
         G = net(nn.Linear(4, 4), Apply(lambda h: (h[:, :2], h[:, 2:])))
@@ -196,16 +196,13 @@ class Biased(nn.Module):
 class TestTheDiscriminator:
     def test_joined_condition_of_images(self):
         refused(
-            "takes 4 channels, the data have 3",
+            "takes 4 channels, x has 3",
             "score=",
             "torch.cat([batch['A'], x], 1)",
             G=UNet(1, 3),
             D=patch_d(4),
             loader=pairs(1, 3),
         )
-
-    def test_groups_of_the_batch(self):
-        refused("6 must be a multiple of the group", G=FlatG(), D=StddevD(), loader=[torch.rand(6, 3, 8, 8)])
 
     def test_two_arguments(self):
         refused("Its forward needs a, b", "score=lambda D, x, z, batch: D(x, b=...)", D=TwoArguments(2, 1))
@@ -283,7 +280,7 @@ class TestTheScore:
         assert found.ends_in_sigmoid
 
     def test_given_score_of_several_heads(self):
-        refused("D gives 3 numbers per sample", D=scored(lambda h: h[:, :3]), score=lambda D, x, z, batch: D(x))
+        refused("D gives several numbers per sample", D=scored(lambda h: h[:, :3]), score=lambda D, x, z, batch: D(x))
 
     def test_error_of_an_autoencoder(self):
         refused("(D(x) - x).abs().flatten(1).mean(1), real_is_high=False)", D=nn.Linear(2, 2))
@@ -302,20 +299,6 @@ class TestTheSign:
         assert not infer_sign(lambda real, fake: real.mean() - fake.mean())
         found = inspect(G, D, X, adapter=Adapter(d_loss=lambda real, fake: real.mean() - fake.mean()))
         assert not found.real_is_high
-        assert not found.warnings
-
-    def test_trained_the_other_way_round(self):
-        class Far(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.weight = nn.Parameter(torch.ones(()))
-
-            def forward(self, x):
-                return -self.weight * x.abs().sum(1)
-
-        found = inspect(G, Far(), [10 + torch.rand(N, 2)])
-        assert any("Adapter(real_is_high=False)" in warning for warning in found.warnings)
-        found = inspect(G, Far(), [10 + torch.rand(N, 2)], adapter=Adapter(real_is_high=False))
         assert not found.warnings
 
 

@@ -159,16 +159,16 @@ ENTRIES = [
     Upstream(
         "brownvc/R3GAN", "19a7ddf463fbac2bd39b4c1c73d63f1c441c7403", "", "no labels", r3gan,
         lambda n, batch: (torch.randn(n, 8), batch[1]), spread, bytes_scaled, with_labels, relativistic,
-        adapter=own(presets.r3gan()),
+        adapter={"real": bytes_scaled},
     ),
-    Upstream(*MIMICRY, "SNGAN", mimicry("sngan.SNGAN"), normal(16), d_loss=hinge, adapter=own(presets.mimicry())),
+    Upstream(*MIMICRY, "SNGAN", mimicry("sngan.SNGAN"), normal(16), d_loss=hinge),
     Upstream(
         *MIMICRY, "SSGAN, tuple of D", mimicry("ssgan.SSGAN"), normal(16), logit=lambda D, x, batch: D(x)[0],
-        d_loss=hinge, adapter=own(presets.mimicry()),
+        d_loss=hinge,
     ),
     Upstream(
         *MIMICRY, "cGAN with projection", mimicry("cgan_pd.CGANPD", True), noise_and_labels(16), spread,
-        logit=with_labels, d_loss=hinge, adapter=own(presets.mimicry()),
+        logit=with_labels, d_loss=hinge,
     ),
     Upstream(
         "ajbrock/BigGAN-PyTorch", "98459431a5d618d644d54cd1e9fceb1e5045648d", "MIT", "G_shared", biggan,

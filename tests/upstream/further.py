@@ -262,7 +262,10 @@ ENTRIES = [
     Upstream(
         "rosinality/progressive-gan-pytorch", "672f27ef154944284ee6077c856fb98671ae0bea", "MIT", "step 1", progressive,
         noise_and_labels(502), lambda G, z, batch: G(*z, 1, 1.0), logit=lambda D, x, batch: D(x, 1, 1.0)[0], d_loss=wasserstein,
-        adapter=own(presets.rosinality_progressive(1)),
+        adapter={
+            "latent": lambda n, device, batch: (torch.randn(n, 502, device=device), batch[1]),
+            "generate": lambda G, z: G(*z, 1, 1.0), "score": lambda D, x, z, batch: D(x, 1, 1.0)[0],
+        },
     ),
     Upstream(
         "NVlabs/MUNIT", "a82e222bc359892bd0f522d7a0f1573f3ec4a485", "CC BY-NC-SA", "content and style", munit, styled, across,

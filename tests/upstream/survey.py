@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 import coopinit_plugin
 from coopinit_plugin import Adapter, CoopInitError, WarmStartConfig
 from coopinit_plugin.calling.adapter import fresh
-from coopinit_plugin.host.networks import copies
+from coopinit_plugin.host.copies import copies
 from coopinit_plugin.method import hand_over as fitting
 from coopinit_plugin.method.pair import per_sample
 from tests.upstream import famous, further, images, sequences, sets, translation

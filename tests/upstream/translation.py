@@ -119,7 +119,10 @@ ENTRIES = [
     ),
     Upstream(
         *HUGGAN, "pix2pix", huggan_pix2pix, lambda n, batch: batch["A"], real=lambda batch: batch["B"],
-        logit=lambda D, x, batch: D(x, batch["A"]), d_loss=least_squares, adapter={"preset": presets.huggan_pix2pix()},
+        logit=lambda D, x, batch: D(x, batch["A"]), d_loss=least_squares, adapter={
+            "real": lambda batch: batch["B"], "latent": lambda n, device, batch: batch["A"],
+            "score": lambda D, x, z, batch: D(x, batch["A"]),
+        },
     ),
     Upstream(
         *HUGGAN, "CycleGAN", huggan_cyclegan, lambda n, batch: batch["A"], real=lambda batch: batch["B"],

@@ -169,7 +169,7 @@ ENTRIES = [
     Entry("(N, d) and an attribute", lambda: (FlatG(), image_d(), batches(3, 8, 8)), shows=("G.z_dim = 4",)),
     Entry("G([z]) -> (image, ...)", lambda: (StyleG(), image_d(), batches(3, 8, 8)), shows=("out[0]",)),
     Entry("mapping registered last", lambda: (MappingLastG(), image_d(), batches(3, 8, 8)), shows=("latent_size",)),
-    Entry("minibatch statistics", lambda: (FlatG(), StddevD(), batches(3, 8, 8)), shows=("sees the batch",)),
+    Entry("minibatch statistics", lambda: (FlatG(), StddevD(), batches(3, 8, 8)), shows=("MinibatchStdDev",)),
     Entry("buffer keeping its graph", lambda: (GraphBufferG(), image_d(), batches(3, 8, 8))),
     Entry("D keeping its features", lambda: (FlatG(), KeepsFeaturesD(), batches(3, 8, 8))),
     Entry(
@@ -181,18 +181,18 @@ ENTRIES = [
         "old spectral norm",
         lambda: (FlatG(), old_sn(image_d(norm=False)), batches(3, 8, 8)),
         d_loss=hinge,
-        shows=("spectral norm",),
+        shows=("SpectralNorm",),
     ),
     Entry(
         "new spectral norm",
         lambda: (FlatG(), new_sn(image_d(norm=False)), batches(3, 8, 8)),
         d_loss=hinge,
-        shows=("spectral norm",),
+        shows=("SpectralNorm",),
     ),
     Entry(
         "weight norm in G",
         lambda: (weighted(FlatG()), image_d(), batches(3, 8, 8)),
-        shows=("weight norm",),
+        shows=("WeightNorm",),
     ),
     Entry("frozen as built", lambda: (frozen(FlatG()), frozen(image_d()), batches(3, 8, 8)), shows=("all frozen",)),
     Entry(
