@@ -28,7 +28,7 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
     conditions = [] if said else conditions_of(G, "G", held.others, () if held.known else None)
     search = Search(G, held, given, conditions, first_layer(G.named_modules()))
     works: list[tuple[Guess, Any, Any]] = []
-    misfit = None
+    misfit, failure = None, None
     while len(search.tried) < ATTEMPTS and (waiting := [g for g in search.guesses() if g not in search.tried]):
         guess = waiting[0]
         search.tried.append(guess)
@@ -39,6 +39,7 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
                 out = guess.generate(G, fresh(z))
         except Exception as error:
             search.said += f"\n  G({describe(z)}): {first_line(error)}"
+            failure = error
             if not works:
                 search.learn(guess, record)
             continue
@@ -51,7 +52,7 @@ def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tupl
             misfit = held.without(z) or held.data, list(parts(out))
     tried = search.said and f"\nTried:{search.said}"
     if not works:
-        raise mismatch(*misfit, held.real is None, tried) if misfit is not None else _unknown(search, tried)
+        raise (mismatch(*misfit, held.real is None, tried) if misfit else _unknown(search, tried)) from failure
     _refuse_rivals(held, works)
     return works[0]
 
@@ -63,7 +64,7 @@ def _refuse_rivals(held: Held, works: list[tuple[Guess, Any, Any]]) -> None:
         seen = f"Which tensor of the batch does G take? {' and '.join(names)} go through it. Or which is the data?"
         raise unclear(seen, line(latent=names[0]), line(real=names[1]))
     guess, z, out = works[0]
-    shapes, made = {leaf.shape for leaf in tree_leaves(z)}, {part.tensor.shape for part in parts(out)}
+    shapes, made = {part.tensor.shape for part in parts(z)}, {part.tensor.shape for part in parts(out)}
     for part in held.floats if guess.width and not (guess.source or guess.named) else []:
         rivals = {other.tensor.shape for other in held.data if held.real is not None or other.keys != part.keys}
         if part.tensor.shape in shapes and rivals & made:

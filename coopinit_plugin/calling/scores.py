@@ -39,8 +39,8 @@ def needs_batch(score: Callable[[Any], Any]) -> bool:
     try:
         with torch.no_grad():
             score(None)
-    except Exception:
-        return True
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError, AssertionError, StopIteration):
+        return True  # errors of other kinds are not about what D was given
     return False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -126,6 +127,8 @@ class WarmStart(ModelHubMixin, library_name=LIBRARY):
         name = repo_id or target.name
         try:
             target.mkdir(parents=True, exist_ok=True)
+            for broken_off in target.glob(".coopinit-*"):  # by a kill
+                shutil.rmtree(broken_off, ignore_errors=True)
             with TemporaryDirectory(prefix=".coopinit-", dir=target) as whole:
                 super().save_pretrained(whole, model_card_kwargs={"repo_id": name, **(model_card_kwargs or {})})
                 (target / files.CONFIG).unlink(missing_ok=True)

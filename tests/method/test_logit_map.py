@@ -344,7 +344,7 @@ def test_hand_over_none_leaves_everything():
 )
 def test_a_loss_that_is_not_known_is_asked_for(given, asked, caplog):
     warm_start(*mlp_pair(), vectors(), config=short(**given), adapter=hooks(), progress=False)
-    assert ('WarmStartConfig(handover="logistic")' in caplog.text) == asked
+    assert ('warm_start(G, D, loader, handover="logistic")' in caplog.text) == asked
     assert ("whether D is high on real" in caplog.text) == (given != {"handover": "hinge"})
 
 
