@@ -360,20 +360,6 @@ def tied(folder=None, **given):
     return state_bits(G, D)
 
 
-def test_tied_layers_go_on_with_the_same_bits(tmp_path, monkeypatch):
-    whole = tied()
-    monkeypatch.setattr(checkpoint, "SHARE", ALWAYS)
-
-    def stop(step):
-        if step.iteration == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        tied(tmp_path, callback=stop)
-    assert iterations_in(tmp_path) == 3
-    assert tied(tmp_path, resume=True) == whole
-
-
 def with_arrays(folder=None, **given):
     """A condition that the collate function leaves in NumPy's arrays; chains keep it."""
     G, D = mlp_pair()
@@ -385,8 +371,9 @@ def with_arrays(folder=None, **given):
     return state_bits(G, D)
 
 
-def test_conditions_in_arrays_go_on_with_the_same_bits(tmp_path, monkeypatch):
-    whole = with_arrays()
+@pytest.mark.parametrize("run", [tied, with_arrays])
+def test_tied_layers_and_conditions_in_arrays_go_on_with_the_same_bits(run, tmp_path, monkeypatch):
+    whole = run()
     monkeypatch.setattr(checkpoint, "SHARE", ALWAYS)
 
     def stop(step):
@@ -394,9 +381,9 @@ def test_conditions_in_arrays_go_on_with_the_same_bits(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        with_arrays(tmp_path, callback=stop)
+        run(tmp_path, callback=stop)
     assert iterations_in(tmp_path) == 3
-    assert with_arrays(tmp_path, resume=True) == whole
+    assert run(tmp_path, resume=True) == whole
 
 
 def test_an_older_checkpoint_of_another_name_is_not_looked_at(tmp_path):
