@@ -69,6 +69,8 @@ class Engine:
 
     def check_first(self, batch: Any) -> None:
         """Refuse first batches whose number of samples differs between the processes; warn if they are all the same."""
+        if self.processes == 1:
+            return
         content = str([float(part.tensor.double().sum()) for part in parts(batch)])
         sizes, contents = zip(*self.gather_objects((batch_size(batch), content)), strict=True)
         if len({*sizes}) > 1:
@@ -76,7 +78,7 @@ class Engine:
                 f"The first batches of the processes have {', '.join(map(str, sizes))} samples; expected the same "
                 "number in each. Give every process the same batch_size, with drop_last=True."
             )
-        if self.is_main and self.processes > 1 and len({*contents}) == 1:
+        if self.is_main and len({*contents}) == 1:
             logger.warning(
                 "All %d processes are given the same first batch by the loader: they do the same work over again. Give "
                 "a DataLoader, which is shared out, or each process its own part of the data.",
