@@ -1,9 +1,6 @@
 """The tensors in a batch and in a network's output: named, found again, described."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
 from functools import reduce
 from itertools import islice
 from typing import Any, NamedTuple
@@ -73,14 +70,13 @@ def describe(value: Any) -> str:
     """A value as its users know it: shape and dtype of tensors, containers around them."""
     if isinstance(value, Tensor):
         return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, Mapping):
-        pairs = [f"{key!r}: {describe(part)}" for key, part in islice(value.items(), 8)]
-        return "{" + ", ".join(pairs + ["..."] * (len(value) > 8)) + "}"
-    if isinstance(value, (list, tuple)):
-        shown = [describe(part) for part in value[:8]] + (["..."] if len(value) > 8 else [])
-        text = f"{len(value)} of {shown[0]}" if len(value) > 1 and len(set(shown)) == 1 else ", ".join(shown)
-        return f"[{text}]" if isinstance(value, list) else f"({text})"
-    return type(value).__name__
+    if not isinstance(value, (Mapping, list, tuple)):
+        return type(value).__name__
+    keyed = isinstance(value, Mapping)
+    shown = [f"{key!r}: " * keyed + describe(part) for key, part in islice(items(value).items(), 8)]
+    shown += ["..."] * (len(value) > 8)
+    text = f"{len(value)} of {shown[0]}" if len(value) > 1 and len(set(shown)) == 1 else ", ".join(shown)
+    return f"{{{text}}}" if keyed else f"[{text}]" if isinstance(value, list) else f"({text})"
 
 
 def first_line(error: BaseException) -> str:
@@ -97,15 +93,13 @@ def batch_size(batch: Any) -> int | None:
 def move(nest: Any, device: torch.device | None) -> Any:
     """Everything in the nest that can be moved, on the device; half precision made single, as the networks are."""
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
-        return {key: move(value, device) for key, value in nest.items()}
-    if is_dataclass(nest) and not isinstance(nest, type):
-        return replace(nest, **{field.name: move(getattr(nest, field.name), device) for field in fields(nest)})
+        nest = dict(nest)
     return tree_map(lambda leaf: _moved(leaf, device), nest)
 
 
 def _moved(leaf: Any, device: torch.device | None) -> Any:
-    if isinstance(leaf, Tensor):
-        leaf = leaf if leaf.layout is torch.strided else leaf.to_dense()
-        leaf = leaf.clone() if leaf.is_inference() else leaf  # one that was made in inference mode takes no gradient
-        return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
-    return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
+    if not isinstance(leaf, Tensor):
+        return leaf.to(device) if hasattr(leaf, "to") else leaf  # e.g. a batch of graphs
+    leaf = leaf if leaf.layout is torch.strided else leaf.to_dense()
+    leaf = leaf.clone() if leaf.is_inference() else leaf  # one that was made in inference mode takes no gradient
+    return leaf.to(device, torch.float32 if leaf.dtype in HALF else None, non_blocking=True)
