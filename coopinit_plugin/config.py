@@ -1,67 +1,35 @@
 """How the warm-up runs: a frozen dataclass whose default needs no number from the user."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from coopinit_plugin.errors import CoopInitError
 
-ALSO_CALLED = {  # the words that people type for a loss, in lower case, without "loss" and all but letters and digits
+ALSO_CALLED = {  # the words that people type for a loss: small letters and digits alone, without "loss"
     "logistic": "bce bcewithlogits ns nsgan nonsat nonsaturating softplus vanilla minimax dcgan crossentropy "
     "binarycrossentropy logisticns dragan gan r1",
     "hinge": "geometric hingegan ganhinge",
-    "least_squares": "ls lsgan mse l2 leastsquare meansquarederror ganls",
+    "least_squares": "leastsquares leastsquare ls lsgan mse l2 meansquarederror ganls",
     "wasserstein": "w wgan wgangp wassersteingp wgp wassersteingan wassersteingangp emd",
     "relativistic": "rgan rsgan rpgan ragan rasgan r3gan relativisticgan relativisticaverage",
 }
 HANDOVERS = ("auto", "none", *ALSO_CALLED)
+MEANT = {word: ours for ours, words in ALSO_CALLED.items() for word in (ours, *words.split())}
 
-
-def _letters(word: Any) -> str:
-    """A word as it is compared: its letters and digits, without "loss"."""
-    return re.sub(r"loss|[^a-z0-9]", "", str(word).lower())
-
-
-MEANT = {word: ours for ours, words in ALSO_CALLED.items() for word in (_letters(ours), *words.split())}
-
-
-class Rule(NamedTuple):
-    """What a field may be."""
-
-    expected: str  # in words
-    kind: type  # int for whole numbers, float for all
-    within: Callable[[Any], bool]  # whether a number lies in the bounds
-    instead: tuple[str | None, ...] = ()  # what may stand in place of a number
-
-    def allows(self, value: Any) -> bool:
-        """Whether the value keeps to the rule."""
-        if value is None or isinstance(value, str):
-            return value in self.instead
-        return isinstance(value, (int, self.kind)) and not isinstance(value, bool) and self.within(value)
-
-
-AT_LEAST_0 = Rule("a finite number of at least 0", float, lambda x: 0 <= x < math.inf)
-LEARNING_RATE = Rule("a finite number above 0 and at most 1", float, lambda x: 0 < x <= 1)
-BETA = Rule("a number in [0, 1)", float, lambda x: 0 <= x < 1)
-RULES = {
-    "iterations": Rule('"auto" or a whole number of at least 0', int, lambda x: x >= 0, ("auto",)),
-    "max_iterations": Rule("a whole number of at least 1", int, lambda x: x >= 1),
-    "max_seconds": Rule("None or a finite number above 0", float, lambda x: 0 < x < math.inf, (None,)),
-    "langevin_steps": Rule('"auto" or a whole number of at least 1', int, lambda x: x >= 1, ("auto",)),
-    "step_size": Rule('"balanced" or a finite number above 0', float, lambda x: 0 < x < math.inf, ("balanced",)),
-    "noise": Rule("None or a finite number of at least 0", float, AT_LEAST_0.within, (None,)),
-    "lr_generator": LEARNING_RATE,
-    "lr_discriminator": LEARNING_RATE,
-    "averaging": Rule("a finite number of at least 0 and at most 0.999", float, lambda x: 0 <= x <= 0.999),
-    "energy_l2": AT_LEAST_0,
-    "r1": AT_LEAST_0,
-    "seed": Rule(f"a whole number of at least 0 and at most {2**63 - 1}", int, lambda x: 0 <= x < 2**63),
-}
+NUMBERS: tuple[tuple[str, type, Callable[[float], bool], tuple[str, ...]], ...] = (
+    # in words, int for whole numbers or float for all, its bounds; the fields that may be this, or else their default
+    ("a whole number of at least 0", int, lambda x: x >= 0, ("iterations",)),
+    ("a whole number of at least 1", int, lambda x: x >= 1, ("max_iterations", "langevin_steps")),
+    (f"a whole number of at least 0 and at most {2**63 - 1}", int, lambda x: 0 <= x < 2**63, ("seed",)),
+    ("a finite number above 0", float, lambda x: 0 < x < math.inf, ("max_seconds", "step_size")),
+    ("a finite number of at least 0", float, lambda x: 0 <= x < math.inf, ("noise", "energy_l2", "r1")),
+    ("a number above 0 and at most 1", float, lambda x: 0 < x <= 1, ("lr_generator", "lr_discriminator")),
+    ("a number of at least 0 and at most 0.999", float, lambda x: 0 <= x <= 0.999, ("averaging",)),
+)
 
 
 @dataclass(frozen=True)
@@ -118,35 +86,37 @@ class WarmStartConfig:
     r1: float = 0.0
     seed: int = 0
 
-    def __new__(cls, *_: Any, **given: Any) -> WarmStartConfig:
+    def __new__(cls, *_: Any, **given: Any) -> "WarmStartConfig":
         """Name the nearest field if a keyword does not exist."""
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1) or known
-                raise CoopInitError(
-                    f"WarmStartConfig has no field {name!r}. Did you mean {' or '.join(map(repr, near))}?"
-                )
+                meant = " or ".join(map(repr, near))
+                raise CoopInitError(f"WarmStartConfig has no field {name!r}. Did you mean {meant}?")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Refuse a wrong value at once, by name."""
-        for name, rule in RULES.items():
-            if not rule.allows(getattr(self, name)):
-                self._refuse(name, rule.expected)
+        for expected, kind, within, names in NUMBERS:
+            for name in names:
+                value, default = getattr(self, name), getattr(type(self), name)
+                is_default = type(value) is type(default) and value == default
+                is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+                if not is_default and not (is_number and within(value)):
+                    self._refuse(name, expected if isinstance(default, (int, float)) else f"{default!r} or {expected}")
         if isinstance(self.betas, list):  # as JSON gives them back
             object.__setattr__(self, "betas", tuple(self.betas))
-        if not (isinstance(self.betas, tuple) and len(self.betas) == 2 and all(map(BETA.allows, self.betas))):
+        pair = isinstance(self.betas, tuple) and len(self.betas) == 2
+        if not pair or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in self.betas):
             self._refuse("betas", "two numbers in [0, 1), as Adam takes them, e.g. (0.5, 0.999)")
-        if isinstance(self.handover, str):
-            object.__setattr__(self, "handover", MEANT.get(_letters(self.handover), self.handover))
+        word = re.sub("loss|[^a-z0-9]", "", self.handover.lower()) if isinstance(self.handover, str) else ""
+        object.__setattr__(self, "handover", MEANT.get(word, self.handover))
         if self.handover not in HANDOVERS:
-            near = difflib.get_close_matches(_letters(self.handover), MEANT, n=1) if self.handover else []
+            near = difflib.get_close_matches(word, MEANT, n=1)
             hint = f" (did you mean {MEANT[near[0]]!r}?)" if near else ""
-            own = "adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)"
-            self._refuse(
-                "handover", f"one of {', '.join(map(repr, HANDOVERS))}{hint}. For a loss of your own give {own}"
-            )
+            own = "For a loss of your own give adapter=coopinit_plugin.Adapter(d_loss=lambda f_real, f_fake: ...)"
+            self._refuse("handover", f"one of {', '.join(map(repr, HANDOVERS))}{hint}. {own}")
 
     @property
     def noise_scale(self) -> float:
