@@ -26,8 +26,8 @@ from coopinit_plugin._version import __version__ as __version__
 from coopinit_plugin.calling import presets
 from coopinit_plugin.calling.adapter import Adapter, infer_sign
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.first_look import inspect
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.result.step_report import StepReport
 
@@ -49,8 +49,7 @@ else:
     def __getattr__(name: str) -> Any:
         if name not in LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = getattr(import_module(f"{__name__}.{LATER[name]}"), name)
-        return globals()[name]
+        return getattr(import_module(f"{__name__}.{LATER[name]}"), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

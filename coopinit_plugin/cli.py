@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from huggingface_hub.errors import HFValidationError
 
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.first_look import inspect
 from coopinit_plugin.host.checkpoint import NAME as CHECKPOINT
 from coopinit_plugin.nests import describe
 from coopinit_plugin.result.files import CONFIG

@@ -1,154 +1,218 @@
-"""The loop of the warm-up: cooperative iterations, reported and stored on the way, until the stop."""
-
-from __future__ import annotations
+"""The loop of the warm-up: all that moves, and the iterations, reported and stored on the way, until the stop."""
 
 import logging
 import math
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor
+from torch.optim import Adam
+from torch.utils._pytree import tree_leaves
 from tqdm.auto import tqdm
 
-from coopinit_plugin.calling.data import check_finite
+from coopinit_plugin.calling.data import check_finite, spread
+from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.iteration import cooperate
-from coopinit_plugin.method.memory import Lag
-from coopinit_plugin.method.statistics import Statistics
-from coopinit_plugin.method.stopping import GOAL
+from coopinit_plugin.host.batches import Batches
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back
+from coopinit_plugin.host.copies import trained
+from coopinit_plugin.host.engine import Engine
+from coopinit_plugin.host.memory_format import lay_out
+from coopinit_plugin.host.networks import tensors_of
+from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
+from coopinit_plugin.method import averaging, balance, distance, energy_mode, iteration, memory, slower_generator
+from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.stopping import GOAL, Plateau
+from coopinit_plugin.method.team import Team
+from coopinit_plugin.nests import move
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing
-from coopinit_plugin.state import Stage, State
 
 logger = logging.getLogger(__name__)
 
-SELDOM = 10.0  # seconds between two lines of the bar in a file or a pipe, where none replaces the one before
 BLIND_ITERATIONS = 10  # iterations that D's gradient may be exactly zero, as with a last layer that starts at zero
 
 
-def iterate(state: State, stage: Stage, step_seconds: float) -> tuple[str, float | None]:
-    """Run cooperative iterations until the stop; (its reason, the distance of the weights that are handed over).
+@dataclass(frozen=True)
+class Stage:
+    """What the call asks for, and where it runs."""
+
+    config: WarmStartConfig
+    run: Engine
+    checkpoints: Checkpoints
+    callback: Callable[[StepReport], bool | None] | None
+    shown: bool  # whether there is a bar
+    began: float = field(default_factory=time.perf_counter)
+
+
+class State:
+    """Everything that moves in a warm-up, as it is at the start, or as the checkpoint `saved` holds it."""
+
+    def __init__(self, pair: Pair, batches: Batches, stage: Stage, saved: dict[str, Any] | None) -> None:
+        config, run = stage.config, stage.run
+        self.stage, self.pair, self.batches = stage, pair, batches
+        self.identity = identity(config, run.processes, G=pair.G, D=pair.D)  # the same in a run that goes on
+        if saved is not None:
+            check_same(saved["identity"], self.identity, stage.checkpoints.path)
+        pair.G.train()
+        energy_mode.likelihood_mode(pair.D)
+        self.adam_g = Adam(trained(pair.G), lr=config.lr_generator, betas=config.betas)
+        self.adam_d = Adam(trained(pair.D), lr=config.lr_discriminator, betas=config.betas)
+        seed_all(config.seed, run.index)  # from here on each process draws its own noise
+        team = Team(run.processes, run.index, run.gather, run.average)
+        x, z, batch = pair.draw(batches.peek(), run.device)
+        score = partial(pair.score, x, z, batch)
+        lay_out(pair.D, score, x)
+        if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
+            energy_mode.settle(pair.D, score, team=team)
+        scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
+        keeps_batch = needs_batch(partial(pair.score, x, z))
+        if keeps_batch:
+            batches.keep_alike()
+        places = max(memory.PLACES, math.ceil(memory.PAIRS / (len(tree_leaves(x)[0]) * team.count)))
+        self.memory = memory.Memory(places, config.seed, team)
+        self.step = balance.step_size(config.step_size, config.langevin_steps)
+        self.settings = iteration.Settings(
+            config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps_batch
+        )
+        self.averaged = averaging.AveragedGenerator(pair.G, pair.D, config.averaging)
+        self.weights = [*pair.G.parameters(), *pair.D.parameters(), *self.averaged.tensors]
+        self.plateau = Plateau(distance.SlicedWasserstein(x, scale), team)
+        self.sizes = slower_generator.layer_sizes(pair.G)  # before the first iteration
+        self.history: list[StepReport] = []
+        self.best: list[Tensor] = []  # values of `handed_over` at the smallest distance so far
+        self.since = time.perf_counter()  # when the first iteration began
+        if saved is not None:
+            self._load(saved, memory.Chains(z, (batch if keeps_batch else None, pair.mask(x)), x))
+        elif run.any(stage.checkpoints.due)[0]:
+            stage.checkpoints.write(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, of all processes; every process has to ask for it."""
+        own = {name: getattr(self, name).state_dict() for name in ("batches", "plateau", "memory")}
+        own["randomness"] = random_state(self.batches.generators)
+        own["buffers"] = [*self.pair.G.buffers(), *self.pair.D.buffers()]
+        return {
+            "identity": self.identity,
+            "processes": self.stage.run.gather_objects(own),
+            "weights": self.weights,
+            "adam_g": self.adam_g.state_dict(),
+            "adam_d": self.adam_d.state_dict(),
+            "step": (self.step.size, self.step.pace),
+            "scale": self.settings.scale,
+            "sizes": self.sizes,
+            "history": [vars(row) for row in self.history],
+            "best": self.best,
+        }
+
+    def _load(self, saved: dict[str, Any], like: memory.Chains) -> None:
+        """Go on from there, `like` being chains of the same form; the generators come last, for data are drawn."""
+        own = saved["processes"][self.stage.run.index]
+        put_back([*self.pair.G.buffers(), *self.pair.D.buffers()], own["buffers"])
+        put_back(self.weights, saved["weights"])
+        self.adam_g.load_state_dict(saved["adam_g"])
+        self.adam_d.load_state_dict(saved["adam_d"])
+        self.step.size, self.step.pace = saved["step"]
+        self.sizes, self.best = saved["sizes"], saved["best"]
+        self.history = [StepReport(**row) for row in saved["history"]]
+        self.since -= self.history[-1].seconds if self.history else 0
+        self.plateau.load_state_dict(move(own["plateau"], self.stage.run.device))
+        self.memory.load_state_dict(own["memory"], like)
+        self.batches.load_state_dict(own["batches"])
+        set_random_state(own["randomness"], self.batches.generators)
+
+    @property
+    def handed_over(self) -> list[Tensor]:
+        """The live tensors that are handed over: D's, and the running means of G's, if there are some."""
+        return [*tensors_of(self.pair.D).values(), *(self.averaged.tensors or tensors_of(self.pair.G).values())]
+
+    def return_to_best(self) -> float | None:
+        """Go back to the best moment if it has passed; the distance of the weights that are handed over."""
+        plateau = self.plateau
+        if not self.best or not plateau.past_its_best:
+            return plateau.last
+        if plateau.verdict == "worse":
+            logger.warning(
+                "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up went wrong "
+                "and ends here, with the weights of its best moment.",
+                *(plateau.last, plateau.best),
+            )
+        put_back(self.handed_over, self.best)
+        return plateau.best
+
+
+def iterate(state: State, step_seconds: float) -> str:
+    """Run cooperative iterations until the stop, and give its reason.
 
     `step_seconds` is what an adversarial iteration takes, the unit of the cost on the bar.
     """
-    config, run, plateau = stage.config, stage.run, state.plateau
-    before = state.history[-1].seconds if state.history else 0.0
-    began = last = time.perf_counter()
-    goal, hidden = GOAL if config.iterations == "auto" else None, not (stage.progress and run.is_main)
-    most = config.most_iterations
-    with tqdm(total=most, initial=len(state.history), desc="warm-up", bar_format="{desc}", disable=hidden) as bar:
-        in_place = hasattr(bar, "container") or getattr(sys.stderr, "isatty", bool)()  # in a notebook, in a terminal
-        if not (hidden or in_place):
-            bar.mininterval = SELDOM
-        while len(state.history) < most:
-            report = _iteration(state, stage, before - began)
-            now = began + report.seconds - before
+    stage, plateau, history = state.stage, state.plateau, state.history
+    config, run, most = stage.config, stage.run, stage.config.most_iterations
+    goal = GOAL if config.iterations == "auto" else None
+    last = time.perf_counter()
+    with tqdm(bar_format="{desc}", mininterval=1, disable=not stage.shown) as bar:
+        while len(history) < most:
+            report = _iteration(state)
             width = getattr(bar, "ncols", None)  # a bar that is not shown has none
-            bar.set_description_str(standing(state.history, most, goal, step_seconds, width), refresh=False)
+            bar.set_description_str(standing(history, most, goal, step_seconds, width), refresh=False)
             bar.update()
-            stopped = stage.callback is not None and run.is_main and stage.callback(report) is False
-            late = report.seconds + began - stage.began + (now - last) > (config.max_seconds or math.inf)
+            now = time.perf_counter()
+            late = now + (now - last) - stage.began > (config.max_seconds or math.inf)
             last = now
+            stopped = stage.callback is not None and stage.callback(report) is False
             stopped, late, due = run.any(stopped, late, stage.checkpoints.due)
             if stopped:
-                return "callback", plateau.last
-            if config.iterations == "auto":
-                if plateau.at_best:
-                    state.remember()
-                if plateau.verdict is not None:
-                    return plateau.verdict, _best_kept(state)
+                return "callback"
+            if goal and plateau.at_best:
+                state.best = [tensor.detach().clone() for tensor in state.handed_over]
+            if goal and plateau.verdict is not None:
+                return plateau.verdict
             if late:
-                return "max_seconds", _best_kept(state)
+                return "max_seconds"
             if due:
-                stage.checkpoints.write(state.state_dict(run))
-    if config.iterations == "auto":
-        return "max_iterations", _best_kept(state)
-    return "iterations", plateau.last
+                stage.checkpoints.write(state.state_dict())
+    return "max_iterations" if goal else "iterations"
 
 
-def _iteration(state: State, stage: Stage, since: float) -> StepReport:
-    """Run one iteration and report it; `since` turns the clock into seconds since the first iteration."""
-    config, run, pair, step = stage.config, stage.run, state.pair, state.step
-    iteration = len(state.history) + 1
-    real = pair.draw(next(state.batches), run.device)
-    for group in state.adam_d.param_groups:
-        group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    lag = Lag(state.history[-1].displacement ** 2 if state.history else 0.0, state.plateau.last or 0.0)
-    fake, found = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, lag)
-    state.averaged.update(iteration)
+def _iteration(state: State) -> StepReport:
+    """Run one iteration and report it."""
+    config, pair, step, plateau, history = state.stage.config, state.pair, state.step, state.plateau, state.history
+    number = len(history) + 1
+    real = pair.draw(next(state.batches), state.stage.run.device)
+    state.adam_d.param_groups[0]["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
+    lag = memory.Lag(history[-1].displacement ** 2 if history else 0.0, plateau.last or 0.0)
+    fake, found = iteration.cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, lag)
+    state.averaged.update(number)
 
     found = found.read(state.settings.team)
-    _check_statistics(found, iteration, real[0], config)
-    if step.size is None and iteration >= BLIND_ITERATIONS:
+    told = {name: getattr(found, name) for name in ("real", "refined", "score_std", "displacement")}
+    if not all(map(math.isfinite, told.values())):
+        check_finite(real[0], f"Iteration {number}")
+        logits = f"D's logits of real samples are {found.real:.3g} in the mean, of refined ones {found.refined:.3g}"
+        raise diverged(f"Iteration {number} is not finite any more: {logits}.", config)
+    if step.size is None and number >= BLIND_ITERATIONS:
         raise CoopInitError(
-            f"The gradient of D's score with respect to its input was exactly zero in {iteration} iterations: the "
+            f"The gradient of D's score with respect to its input was exactly zero in {number} iterations: the "
             "chain cannot move. Does D round, threshold or re-scale its input away, or is a layer dead? Give a "
             "differentiable score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
         )
-    used, steps = step.size or 0.0, step.steps
+    told |= {"iteration": number, "step_size": step.size or 0.0, "langevin_steps": step.steps}
     step.update(found.real - found.refined, found.score_std, found.drift)
-    state.plateau.observe(real[0], fake)
-    report = StepReport(
-        iteration=iteration,
-        real=found.real,
-        refined=found.refined,
-        score_std=found.score_std,
-        step_size=used,
-        langevin_steps=steps,
-        displacement=found.displacement,
-        distance=state.plateau.last,
-        seconds=time.perf_counter() + since,
-    )
-    state.history.append(report)
+    plateau.observe(real[0], fake)
+    report = StepReport(distance=plateau.last, seconds=time.perf_counter() - state.since, **told)
+    history.append(report)
     return report
 
 
-def _best_kept(state: State) -> float | None:
-    """Go back if the best moment has passed; the distance of the weights that are handed over."""
-    plateau = state.plateau
-    if not state.best or not plateau.past_its_best:
-        return plateau.last
-    if plateau.verdict == "worse":
-        logger.warning(
-            "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up went wrong and "
-            "ends here, with the weights of its best moment.",
-            plateau.last,
-            plateau.best,
-        )
-    state.go_back()
-    return plateau.best
-
-
-def _check_statistics(found: Statistics, iteration: int, x: Any, config: WarmStartConfig) -> None:
-    """Refuse to go on after an iteration whose statistics are not finite."""
-    named = {
-        "D's logits of real samples": found.real,
-        "D's logits of refined samples": found.refined,
-        "the refined samples": found.displacement,
-    }
-    broken = [name for name, value in named.items() if not math.isfinite(value)]
-    if not broken and math.isfinite(found.score_std):
-        return
-    check_finite(x, f"Iteration {iteration}")
-    step = "" if config.step_size == "balanced" else ' and step_size="balanced"'
-    raise CoopInitError(
-        f"Iteration {iteration}: not finite any more: {', '.join(broken) or 'the spread of the logits'}. The "
-        "warm-up has diverged; your networks are untouched. Try WarmStartConfig(lr_discriminator="
-        f"{config.lr_discriminator / 4:g}, energy_l2={max(config.energy_l2, 0.1) * 10:g}){step}, or fewer Langevin "
-        "steps. A square root or a division without an epsilon in the networks makes such gradients, too."
+def diverged(what: str, config: WarmStartConfig) -> CoopInitError:
+    """The error for numbers that are not finite any more."""
+    return CoopInitError(
+        f"{what} Your networks are untouched. Try WarmStartConfig(lr_discriminator={config.lr_discriminator / 4:g}, "
+        f"lr_generator={config.lr_generator / 4:g}, energy_l2={max(config.energy_l2, 0.1) * 10:g}), fewer Langevin "
+        'steps, or step_size="balanced" if it is fixed. A square root or a division without an epsilon gives such '
+        "gradients, too."
     )
-
-
-def check_weights(module: nn.Module, letter: str, config: WarmStartConfig) -> None:
-    """Refuse weights that are not finite."""
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and not torch.isfinite(parameter).all():
-            raise CoopInitError(
-                f"The warm-up left {letter}'s {name} not finite: its last gradient was not. Your networks are "
-                f"untouched. Try WarmStartConfig(lr_discriminator={config.lr_discriminator / 4:g}, "
-                f"lr_generator={config.lr_generator / 4:g}); a square root or division without an epsilon in the "
-                "networks (minibatch standard deviation, norms) gives such gradients."
-            )

@@ -1,7 +1,5 @@
 """The cooperative warm-up: look, borrow, iterate until the stop, hand over, give back."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time
@@ -14,18 +12,17 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.arguments import check_arguments, check_loader, checked_config
 from coopinit_plugin.calling.adapter import Adapter, bound, following_loss
 from coopinit_plugin.calling.data import check_finite
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.cost import adversarial_seconds
+from coopinit_plugin.first_look import adversarial_seconds, check_loader, known, settings
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
-from coopinit_plugin.host.copies import checked, copies
+from coopinit_plugin.host.copies import checked, copies, trained
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
-from coopinit_plugin.loop import check_weights, iterate
+from coopinit_plugin.loop import Stage, State, diverged, iterate
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
@@ -35,7 +32,6 @@ from coopinit_plugin.result.provenance import Witness
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.warm_start import WarmStart
 from coopinit_plugin.result.words import tell
-from coopinit_plugin.state import Stage, State, begin, known
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +92,8 @@ def warm_start(
         >>> result = coopinit_plugin.warm_start(G, D, loader)  # doctest: +SKIP
         >>> result.save_pretrained("init/")  # doctest: +SKIP
     """
-    config = checked_config(config, handover)
-    check_arguments(adapter, output_dir, resume, callback)
+    config = settings(config, handover, adapter, output_dir, resume, callback)
     check_loader(loader)
-    shown = progress and sys.stderr is not None  # as it is under pythonw and in services of Windows
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -115,8 +109,9 @@ def warm_start(
             result = WarmStart.from_pretrained(output_dir or "")
             check_same(identity(result.config, 1), identity(config, 1), output_dir)
         else:
-            stage = Stage(config, run, checkpoints, checkpoints.read() if begun else None, callback, shown)
-            result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage)
+            shown = progress and run.is_main and sys.stderr is not None  # None under pythonw and in Windows' services
+            stage = Stage(config, run, checkpoints, callback if run.is_main else None, shown)
+            result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage, begun)
             if output_dir is not None and run.is_main:
                 result.save_pretrained(output_dir)
                 checkpoints.remove()
@@ -127,50 +122,49 @@ def warm_start(
     return result
 
 
-def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapter: Adapter, stage: Stage) -> WarmStart:
-    """Everything that happens on copies."""
+def _warm_up(
+    generator: nn.Module, discriminator: nn.Module, loader: Any, adapter: Adapter, stage: Stage, begun: bool
+) -> WarmStart:
+    """Everything that happens on copies; if it has `begun` before, it goes on from its checkpoint."""
     config, run = stage.config, stage.run
-    if stage.saved is None:
-        stage.checkpoints.remove()
-    part = run.part_of(loader)
     # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
-        batches = Batches(part, run.device, loader_generators(loader))
-        adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)
+        batches = Batches(run.part_of(loader), run.device, loader_generators(loader))
+        adapter, pair = known((generator, discriminator), (G, D), batches, adapter, config.handover, run)
         run.check_first(batches.peek())
         witness = Witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        state = begin(pair, batches, stage)
-        before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
-        stopped_by, distance = iterate(state, stage, step_seconds)
+        state = State(pair, batches, stage, stage.checkpoints.read() if begun else None)
+        stopped_by = iterate(state, step_seconds)
+        distance = state.plateau.last if stopped_by == "callback" else state.return_to_best()
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
-        told = _handed_over(bound(G, D, adapter), adapter, state, stage, distance)
+        told = _handed_over(bound(G, D, adapter), adapter, state, distance)
         batches.close()
-        history, ended = state.history, time.perf_counter()
+        seconds = time.perf_counter() - state.since
+        readings = state.plateau.readings
         summary = {
-            "iterations": len(history),
-            "seconds": before + ended - stage.began,
-            "cost_in_steps": (before + ended - began) / step_seconds,  # imports and the look at the networks left out
+            "iterations": len(state.history),
+            "seconds": seconds,  # of the iterations and the hand-over, without imports and the look at the networks
+            "cost_in_steps": seconds / step_seconds,
             "stopped_by": stopped_by,
-            "distance_first": next((row.distance for row in history if row.distance is not None), None),
-            "distance_last": history[-1].distance if history else None,
+            "distance_first": readings[0] if readings else None,
+            "distance_last": state.plateau.last,
             "distance_kept": distance,
             "among_data": share and share[0],
             "among_data_real": share and share[1],
-            "displacement_last": history[-1].displacement if history else None,
             **told,
         }
-        summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
-        weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
+        summary, history = run.gather_objects((summary, state.history) if run.is_main else None)[0]
+        weights = [cpu_copy(state_of(ours), state_of(users)) for ours, users in ((G, generator), (D, discriminator))]
         return WarmStart(weights[0], weights[1], config, history, summary, witness.origin(), witness.samples())
 
 
-def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, distance: float | None) -> dict[str, Any]:
+def _handed_over(pair: Pair, adapter: Adapter, state: State, distance: float | None) -> dict[str, Any]:
     """Make D fit for the adversarial loss that follows; what was done, for the summary."""
-    config, run, batches = stage.config, stage.run, state.batches
+    config, run, batches = state.stage.config, state.stage.run, state.batches
 
     def draw() -> tuple[Any, Any, Any]:
         drawn = pair.draw(next(batches), run.device)
@@ -178,31 +172,30 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, dista
         return drawn
 
     still = _still(pair)
-    before = (FEW - 1) // len(tree_leaves(pair.real(batches.peek()))[0])
-    few = [*(draw() for _ in range(before)), pair.draw(batches.peek(), run.device)]  # the last one is not used up
+    size = len(tree_leaves(pair.real(batches.peek()))[0])
+    few = [*(draw() for _ in range((FEW - 1) // size)), pair.draw(batches.peek(), run.device)]  # the last stays unused
+    _, z, batch = few[-1]
     slowed = 0
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
-        x, z, batch = few[-1]
         with kept(randomness([])):
-            z_again = pair.latent(len(tree_leaves(x)[0]), run.device, batch)
+            z_again = pair.latent(size, run.device, batch)
         penalised = bool(config.r1) or config.handover == "wasserstein"
         slowed = slowed_generator(still, z, z_again, state.sizes, distance, penalised)
-        run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # judged by own samples
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)
     for worry in worries if run.is_main else ():
         logger.warning(worry)
-    run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])
-    check_weights(pair.G, "G", config)
-    check_weights(pair.D, "D", config)
+    run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # each has judged by its own samples
+    if not all(parameter.isfinite().all() for parameter in (*trained(pair.G), *trained(pair.D))):
+        raise diverged("The warm-up left weights that are not finite: its last gradient was not.", config)
     return {"layers_slowed": slowed, **told}
 
 
 def _still(pair: Pair) -> Pair:
     """The pair, as functions that give the same for the same: random state and buffers are the same at every call."""
-    modules = [*pair.G.modules(), *pair.D.modules()]
-    own = [value for module in modules for value in vars(module).values() if isinstance(value, torch.Generator)]
+    held = [value for net in (pair.G, pair.D) for module in net.modules() for value in vars(module).values()]
+    own = [value for value in held if isinstance(value, torch.Generator)]
     rewind = randomness(own)  # to this moment
 
     def still(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from coopinit_plugin import Adapter, WarmStartConfig, warm_start
 from coopinit_plugin.calling.adapter import bound
-from coopinit_plugin.cost import REPETITIONS
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.first_look import REPETITIONS
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate

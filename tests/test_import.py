@@ -28,11 +28,10 @@ FLOORS = (
     ("nests",),
     ("method",),
     ("calling",),
-    ("arguments",),
     ("host",),
     ("result",),
-    ("cost", "state", "loop"),
-    ("warmup", "dry_run"),
+    ("first_look", "loop"),
+    ("warmup",),
     ("trial",),
     ("cli", "__init__", "__main__"),
 )

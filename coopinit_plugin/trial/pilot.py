@@ -15,11 +15,10 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from tqdm.auto import tqdm
 
-from coopinit_plugin.arguments import check_arguments, checked_config
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.config import WarmStartConfig
-from coopinit_plugin.dry_run import inspect
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.first_look import inspect, settings
 from coopinit_plugin.host.randomness import borrowed_randomness
 from coopinit_plugin.method.kept import kept
 from coopinit_plugin.result.thumbnails import pack, preview
@@ -105,8 +104,7 @@ def pilot(
         >>> print(report)  # doctest: +SKIP
         >>> report.save("pilot/")  # doctest: +SKIP
     """
-    config = checked_config(config, handover)
-    check_arguments(adapter, output_dir, resume)
+    config = settings(config, handover, adapter, output_dir, resume)
     chosen = checked_seeds(make, train_step, minutes, iterations, seeds)
     store = Store(output_dir, resume, chosen, {**asdict(config), "iterations": iterations})
     time_left = TimeLeft(minutes, sum(run.seconds + run.measuring for run in store.runs))

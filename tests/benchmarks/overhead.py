@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 
-from coopinit_plugin import WarmStartConfig, loop, warm_start
+from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin.method import iteration
 from coopinit_plugin.method.stopping import Plateau
 from examples.study.cost import clock
 from tests.benchmarks.iterations import DEVICE
@@ -55,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     inside, stop = [], []
-    loop.cooperate = timed(loop.cooperate, inside)
+    iteration.cooperate = timed(iteration.cooperate, inside)
     Plateau.observe = timed(Plateau.observe, stop)
     case = CASES[asked.case]
     G, D = case.pair(DEVICE)

@@ -196,13 +196,13 @@ DATA = [
 ]  # fmt: skip
 
 LOADERS = [
-    Odd("a Dataset of vectors", lambda: (*points(), TensorDataset(draw(N, 2))), ("TensorDataset", "DataLoader(loader,"), ("labels",)),
-    Odd("a Dataset of images", lambda: (*pixels(), TensorDataset(draw(N, 1, 8, 8))), ("DataLoader(loader,",), ("reshape",)),
-    Odd("a Subset", lambda: (*points(), Subset(TensorDataset(draw(N, 2)), [0, 1])), ("Subset", "DataLoader(loader,")),
-    Odd("a Dataset of one's own", lambda: (*pixels(3), Nested()), ("Nested", "DataLoader(loader,")),
-    Odd("a Hub dataset", lambda: (*pixels(3), HubDataset()), ('DataLoader(loader.with_format("torch"),',)),
-    Odd("a tensor", lambda: (*pixels(), draw(N, 1, 8, 8)), ("Tensor", "DataLoader(TensorDataset(loader),"), ("reshape",)),
-    Odd("a numpy array", lambda: (*points(), np.asarray(draw(N, 2))), ("ndarray", "torch.from_numpy(loader)")),
+    Odd("a Dataset of vectors", lambda: (*points(), TensorDataset(draw(N, 2))), ("TensorDataset", "DataLoader(dataset,"), ("labels",)),
+    Odd("a Dataset of images", lambda: (*pixels(), TensorDataset(draw(N, 1, 8, 8))), ("DataLoader(dataset,",), ("reshape",)),
+    Odd("a Subset", lambda: (*points(), Subset(TensorDataset(draw(N, 2)), [0, 1])), ("Subset", "DataLoader(dataset,")),
+    Odd("a Dataset of one's own", lambda: (*pixels(3), Nested()), ("Nested", "DataLoader(dataset,")),
+    Odd("a Hub dataset", lambda: (*pixels(3), HubDataset()), ('dataset.with_format("torch")',)),
+    Odd("a tensor", lambda: (*pixels(), draw(N, 1, 8, 8)), ("Tensor", "DataLoader(dataset,"), ("reshape",)),
+    Odd("a numpy array", lambda: (*points(), np.asarray(draw(N, 2))), ("ndarray", "DataLoader(dataset,")),
     Odd("a dict", lambda: (*points(), {"train": draw(N, 2)}), ("a dict", "DataLoader(dataset,")),
     Odd("a path", lambda: (*points(), "data/train"), ("a str", "DataLoader(dataset,")),
     Odd("single images in a list", lambda: (*pixels(), [*draw(N, 1, 8, 8)]), ("Single samples?", "DataLoader(dataset"), ("batch.reshape",)),
@@ -538,14 +538,14 @@ def test_sigma_does_not_hang_on_the_first_batch(size):
     loader = DataLoader(TensorDataset(data), batch_size=size)
     config = WarmStartConfig(iterations=1, handover="logistic")
     seen = []
-    from coopinit_plugin import state
+    from coopinit_plugin import loop
 
-    spread = state.spread
-    state.spread = lambda *given: seen.append(spread(*given)) or seen[-1]
+    spread = loop.spread
+    loop.spread = lambda *given: seen.append(spread(*given)) or seen[-1]
     try:
         warm_start(*pixels(), loader, config=config, progress=False)
     finally:
-        state.spread = spread
+        loop.spread = spread
     assert seen[0][0] == pytest.approx(float(data.std()), rel=0.05)
 
 

@@ -349,7 +349,7 @@ def test_one_hot_labels_are_no_data():
 
 def test_an_iterator_is_used_for_one_batch():
     stream = iter([*X, *X, *X])
-    assert "taken out of it" in str(inspect(G, D, stream))
+    inspect(G, D, stream)
     assert len(list(stream)) == 2
 
 

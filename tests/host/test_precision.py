@@ -44,7 +44,7 @@ def test_under_bf16_every_layer_runs_in_it_and_everything_between_in_single_prec
         samples.add((fake.dtype, found.real.dtype))
         return fake, found
 
-    monkeypatch.setattr("coopinit_plugin.loop.cooperate", observed)
+    monkeypatch.setattr("coopinit_plugin.method.iteration.cooperate", observed)
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
 
     single = torch.float32

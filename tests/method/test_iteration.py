@@ -11,7 +11,7 @@ from reference import Reference
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from coopinit_plugin import WarmStartConfig, loop, warm_start
+from coopinit_plugin import WarmStartConfig, warm_start
 from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.method import distance
 from coopinit_plugin.method.balance import step_size
@@ -256,13 +256,13 @@ def test_a_warm_up_is_the_textbooks_loop(case):
 def test_ds_learning_rate_follows_the_balance_of_the_chain_gs_stays(steps, monkeypatch):
     G, D = mlp_pair()
     seen = []
-    plain = loop.cooperate
+    plain = cooperate
 
     def recorded(pair, memory, real, step, settings, adam_g, adam_d, lag):
         seen.append((step.pace, adam_g.param_groups[0]["lr"], adam_d.param_groups[0]["lr"]))
         return plain(pair, memory, real, step, settings, adam_g, adam_d, lag)
 
-    monkeypatch.setattr(loop, "cooperate", recorded)
+    monkeypatch.setattr("coopinit_plugin.method.iteration.cooperate", recorded)
     config = WarmStartConfig(iterations=30, lr_generator=1e-4, lr_discriminator=3e-3, langevin_steps=steps)
     warm_start(G, D, vectors(), config=config, progress=False)
     rates = [d for _, _, d in seen]

@@ -11,7 +11,7 @@ from torch import nn
 
 from coopinit_plugin import StepReport, warm_start
 from coopinit_plugin.calling.adapter import bound
-from coopinit_plugin.cost import REPETITIONS, adversarial_seconds
+from coopinit_plugin.first_look import REPETITIONS, adversarial_seconds
 from coopinit_plugin.method.stopping import EVERY
 from coopinit_plugin.result.words import outcome, standing
 

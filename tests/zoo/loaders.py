@@ -45,7 +45,7 @@ def entry(name: str, loader, real=lambda batch: batch, shows: tuple[str, ...] = 
 
 
 ENTRIES = [
-    entry("endless generator", endless, shows=("an iterator",)),
+    entry("endless generator", endless),
     entry("short last batch", lambda: DataLoader(labelled(), N, shuffle=True), lambda batch: batch[0]),
     entry(
         "own generator", lambda: DataLoader(labelled(), N, True, generator=torch.Generator()), lambda batch: batch[0]
