@@ -107,9 +107,9 @@ def test_warm_start_saves_and_says_how_to_go_on(here, capsys):
 @pytest.mark.pictures
 def test_show_is_a_small_table(here, capsys):
     main(["warm-start", PAIR, "-o", "a", *SHORT, "--set", "seed=5", "--set", "handover=hinge"])
-    drawn = Path("a/warm_start.png").read_bytes()
+    assert Path("a/warm_start.png").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
-    assert main(["show", "a", "--plot", "pictures/a.png"]) == 0
+    assert main(["show", "a"]) == 0
     printed = capsys.readouterr().out
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines() if "  " in line)
     assert [*rows] == [
@@ -123,9 +123,6 @@ def test_show_is_a_small_table(here, capsys):
     assert re.fullmatch(r"real -?\d\S*, generated -?\d\S*", rows["D's logits"])
     assert f"torch {torch.__version__}" in rows["versions"]
     assert rows["settings"] == "iterations=3, handover='hinge', seed=5"
-    assert Path("pictures/a.png").read_bytes() == drawn
-    assert drawn.startswith(b"\x89PNG")
-    assert "pictures/a.png" in printed
 
 
 def test_a_folder_in_use_is_not_started_over(here, capsys):
@@ -173,8 +170,6 @@ def test_push_and_show_over_http(here, hub: Hub, capsys):  # noqa: F811
     assert "real" not in WarmStart.from_pretrained(ID).samples
     assert main(["show", ID]) == 0
     assert "3, stopped by iterations" in capsys.readouterr().out
-    assert main(["push", "init", ID, "--real-samples"]) == 0
-    assert "real" in WarmStart.from_pretrained(ID).samples
 
 
 MISTAKES = {
@@ -183,13 +178,13 @@ MISTAKES = {
     "no such module": (["inspect", "nets:make"], "nets:make failed: ModuleNotFoundError: No module named 'nets'"),
     "no module's name": (["inspect", "a/b:make"], "a/b:make failed: ValueError: invalid format"),
     "no such function": (["inspect", "networks_of_mine.py:mak"], "has no attribute 'mak'"),
-    "no function": (["inspect", "networks_of_mine.py:value"], "'int' object is not callable. Expected module:function"),
+    "no function": (["inspect", "networks_of_mine.py:value"], "'int' object is not callable (line"),
     "returns nothing": (["inspect", "networks_of_mine.py:nothing"], "returned NoneType; expected (G, D, loader)"),
     "returns two": (
         ["inspect", "networks_of_mine.py:two"],
         "returned (2 of Sequential); expected (G, D, loader)",
     ),
-    "raises": (["inspect", "networks_of_mine.py:broken"], "broken failed: ValueError: no such data. Expected"),
+    "raises": (["inspect", "networks_of_mine.py:broken"], "ValueError: no such data (line 22 of "),
     "leaves": (["inspect", "networks_of_mine.py:leaving"], "failed: SystemExit"),
     "import fails": (["inspect", "broken.py:make"], "broken.py:make failed: ModuleNotFoundError: No module named"),
     "syntax": (["inspect", "bad.py:make"], "bad.py:make failed: SyntaxError"),
@@ -217,7 +212,7 @@ def test_a_mistake_is_one_line_and_status_2(here, capsys, kind):
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(["frobnicate"], ["inspect"], ["warm-start", PAIR], ["show", "a", "--plott", "x"], []),
+        *(["frobnicate"], ["inspect"], ["warm-start"], ["show", "a", "--plot", "x"], []),
         ["warm-start", PAIR, "-o", "x", "--set", "seed"],
     ],
 )
@@ -227,13 +222,7 @@ def test_a_wrong_command_line_is_one_line_too(capsys, arguments):
     told = capsys.readouterr().err
     assert left.value.code == 2
     assert told.count("\n") == 1
-    assert "--help)" in told
-
-
-def test_debug_shows_where(here):
-    with pytest.raises(RuntimeError, match="no\nsuch data") as caught:
-        main(["inspect", "networks_of_mine.py:broken", "--debug"])
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert told.startswith("coopinit")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_too(here, hub: Hub, capsys):  # noqa: F811
