@@ -87,9 +87,7 @@ def _made(name: str, expected: str) -> tuple[Any, ...]:
 
 def _setting(text: str) -> tuple[str, Any]:
     """``"lr_generator=1e-4"`` as name and value; whatever is not a Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text} sets nothing. Write --set NAME=VALUE, e.g. --set iterations=200.")
+    name, _, value = text.partition("=")
     with suppress(ValueError, SyntaxError):
         return name, ast.literal_eval(value)
     return name, value

@@ -51,10 +51,7 @@ def settings(
         return config
     asked = replace(config, handover=handover)
     if config.handover not in ("auto", asked.handover):
-        raise CoopInitError(
-            f"handover={handover!r} was given, but config=WarmStartConfig(handover={config.handover!r}) says "
-            "otherwise. Give one of the two."
-        )
+        raise CoopInitError(f"handover={handover!r} was given, config has {config.handover!r}. Give one of the two.")
     return asked
 
 

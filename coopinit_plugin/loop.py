@@ -22,7 +22,6 @@ from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, p
 from coopinit_plugin.host.copies import trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
-from coopinit_plugin.host.networks import tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.method import averaging, balance, distance, energy_mode, iteration, memory, slower_generator
 from coopinit_plugin.method.pair import Pair
@@ -70,15 +69,13 @@ class State:
         if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
             energy_mode.settle(pair.D, score, team=team)
         scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
-        keeps_batch = needs_batch(partial(pair.score, x, z))
-        if keeps_batch:
+        keeps = needs_batch(partial(pair.score, x, z))
+        if keeps:
             batches.keep_alike()
         places = max(memory.PLACES, math.ceil(memory.PAIRS / (len(tree_leaves(x)[0]) * team.count)))
         self.memory = memory.Memory(places, config.seed, team)
         self.step = balance.step_size(config.step_size, config.langevin_steps)
-        self.settings = iteration.Settings(
-            config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps_batch
-        )
+        self.settings = iteration.Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps)
         self.averaged = averaging.AveragedGenerator(pair.G, pair.D, config.averaging)
         self.weights = [*pair.G.parameters(), *pair.D.parameters(), *self.averaged.tensors]
         self.plateau = Plateau(distance.SlicedWasserstein(x, scale), team)
@@ -87,7 +84,7 @@ class State:
         self.best: list[Tensor] = []  # values of `handed_over` at the smallest distance so far
         self.since = time.perf_counter()  # when the first iteration began
         if saved is not None:
-            self._load(saved, memory.Chains(z, (batch if keeps_batch else None, pair.mask(x)), x))
+            self._load(saved, memory.Chains(z, (batch if keeps else None, pair.mask(x)), x))
         elif run.any(stage.checkpoints.due)[0]:
             stage.checkpoints.write(self.state_dict())
 
@@ -95,7 +92,7 @@ class State:
         """Everything, of all processes; every process has to ask for it."""
         own = {name: getattr(self, name).state_dict() for name in ("batches", "plateau", "memory")}
         own["randomness"] = random_state(self.batches.generators)
-        own["buffers"] = [*self.pair.G.buffers(), *self.pair.D.buffers()]
+        own["buffers"] = self.buffers
         return {
             "identity": self.identity,
             "processes": self.stage.run.gather_objects(own),
@@ -112,8 +109,7 @@ class State:
     def _load(self, saved: dict[str, Any], like: memory.Chains) -> None:
         """Go on from there, `like` being chains of the same form; the generators come last, for data are drawn."""
         own = saved["processes"][self.stage.run.index]
-        put_back([*self.pair.G.buffers(), *self.pair.D.buffers()], own["buffers"])
-        put_back(self.weights, saved["weights"])
+        put_back(self.buffers + self.weights, own["buffers"] + saved["weights"])
         self.adam_g.load_state_dict(saved["adam_g"])
         self.adam_d.load_state_dict(saved["adam_d"])
         self.step.size, self.step.pace = saved["step"]
@@ -126,9 +122,14 @@ class State:
         set_random_state(own["randomness"], self.batches.generators)
 
     @property
+    def buffers(self) -> list[Tensor]:
+        """The live buffers of both networks."""
+        return [*self.pair.G.buffers(), *self.pair.D.buffers()]
+
+    @property
     def handed_over(self) -> list[Tensor]:
-        """The live tensors that are handed over: D's, and the running means of G's, if there are some."""
-        return [*tensors_of(self.pair.D).values(), *(self.averaged.tensors or tensors_of(self.pair.G).values())]
+        """The live tensors that are handed over: of G's weights the running means, if there are some."""
+        return [*self.buffers, *self.pair.D.parameters(), *(self.averaged.tensors or self.pair.G.parameters())]
 
     def return_to_best(self) -> float | None:
         """Go back to the best moment if it has passed; the distance of the weights that are handed over."""
@@ -136,33 +137,24 @@ class State:
         if not self.best or not plateau.past_its_best:
             return plateau.last
         if plateau.verdict == "worse":
-            logger.warning(
-                "The distance of generated to real samples rose to %.3g σ again after %.3g σ: the warm-up went wrong "
-                "and ends here, with the weights of its best moment.",
-                *(plateau.last, plateau.best),
-            )
+            told = "The distance to the data rose to %.3g σ after %.3g σ: the warm-up ends here, at its best moment."
+            logger.warning(told, plateau.last, plateau.best)
         put_back(self.handed_over, self.best)
         return plateau.best
 
 
 def iterate(state: State, step_seconds: float) -> str:
-    """Run cooperative iterations until the stop, and give its reason.
-
-    `step_seconds` is what an adversarial iteration takes, the unit of the cost on the bar.
-    """
+    """Run cooperative iterations until the stop, and give its reason; `step_seconds` is the cost's unit on the bar."""
     stage, plateau, history = state.stage, state.plateau, state.history
     config, run, most = stage.config, stage.run, stage.config.most_iterations
     goal = GOAL if config.iterations == "auto" else None
-    last = time.perf_counter()
     with tqdm(bar_format="{desc}", mininterval=1, disable=not stage.shown) as bar:
         while len(history) < most:
             report = _iteration(state)
             width = getattr(bar, "ncols", None)  # a bar that is not shown has none
             bar.set_description_str(standing(history, most, goal, step_seconds, width), refresh=False)
             bar.update()
-            now = time.perf_counter()
-            late = now + (now - last) - stage.began > (config.max_seconds or math.inf)
-            last = now
+            late = time.perf_counter() - stage.began > (config.max_seconds or math.inf)
             stopped = stage.callback is not None and stage.callback(report) is False
             stopped, late, due = run.any(stopped, late, stage.checkpoints.due)
             if stopped:
@@ -196,9 +188,8 @@ def _iteration(state: State) -> StepReport:
         raise diverged(f"Iteration {number} is not finite any more: {logits}.", config)
     if step.size is None and number >= BLIND_ITERATIONS:
         raise CoopInitError(
-            f"The gradient of D's score with respect to its input was exactly zero in {number} iterations: the "
-            "chain cannot move. Does D round, threshold or re-scale its input away, or is a layer dead? Give a "
-            "differentiable score: adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)"
+            f"D's gradient with respect to its input was exactly zero in {number} iterations: the chain cannot move. "
+            "Does D round it, or is a layer dead? Give another score, adapter=coopinit_plugin.Adapter(score=...)."
         )
     told |= {"iteration": number, "step_size": step.size or 0.0, "langevin_steps": step.steps}
     step.update(found.real - found.refined, found.score_std, found.drift)
