@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from coopinit_plugin.calling.data import check_finite
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
+from coopinit_plugin.method.balance import Statistics
 from coopinit_plugin.method.iteration import cooperate
 from coopinit_plugin.method.memory import Lag
-from coopinit_plugin.method.statistics import Statistics
 from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing

@@ -24,16 +24,14 @@ from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.networks import few, tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.host.untouched import prove, seen, untouched
-from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import BalancedStep, step_size
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
-from coopinit_plugin.method.iteration import Settings
+from coopinit_plugin.method.iteration import AveragedGenerator, Settings
 from coopinit_plugin.method.memory import PAIRS, PLACES, Chains, Memory
-from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method.pair import Pair, Team
 from coopinit_plugin.method.slower_generator import layer_sizes
 from coopinit_plugin.method.stopping import Plateau
-from coopinit_plugin.method.team import Team
 from coopinit_plugin.nests import move
 from coopinit_plugin.result.step_report import StepReport
 

@@ -26,6 +26,7 @@ from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
 from coopinit_plugin.loop import check_weights, iterate
+from coopinit_plugin.method.distance import among
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
@@ -145,7 +146,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         state = begin(pair, batches, stage)
         before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
         stopped_by, distance = iterate(state, stage, step_seconds)
-        share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
+        share = among(*state.plateau.newest()) if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
         told = _handed_over(bound(G, D, adapter), adapter, state, stage, distance)
         batches.close()

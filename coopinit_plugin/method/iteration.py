@@ -8,19 +8,17 @@ from math import ceil
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import cached
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from coopinit_plugin.method.balance import BalancedStep
+from coopinit_plugin.method.balance import BalancedStep, Statistics
 from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
 from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
 from coopinit_plugin.method.memory import LEVEL, Chains, Lag, Memory, drawn_back
-from coopinit_plugin.method.pair import Pair, detached
-from coopinit_plugin.method.statistics import Statistics
-from coopinit_plugin.method.team import ALONE, Team
+from coopinit_plugin.method.pair import ALONE, Pair, Team, detached
 
 BEHIND = 0.1  # σ²; G takes one teaching step for each of these that it lies behind its chains
 MOST = 4  # teaching steps in an iteration
@@ -60,13 +58,12 @@ def cooperate(
     # 1. g = G(z) of pairs (z, x̃) of the memory; a chain that goes on is drawn back a little towards g
     chains = memory.take(Chains(z, (batch if settings.keeps_batch else None, pair.mask(x))), tree_leaves(x)[0].shape[0])
     g = pair.generate(chains.z)
+    start = g if chains.x is None else drawn_back(chains.x, g, lag)
 
     # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen; the chain goes back into the memory
     f = partial(_score_beside, pair, chains)
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
-        refined, drift = _refined(
-            f, g if chains.x is None else drawn_back(chains.x, g, lag), chains.beside[1], step, settings
-        )
+        refined, drift = _refined(f, start, chains.beside[1], step, settings)
     memory.put(chains, refined)
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
@@ -79,55 +76,41 @@ def cooperate(
     f_real = pair.score(x, z, batch)
     for_d = _sum(for_d, _gradients(weight * f_real.square().mean() - f_real.mean(), adam_d))
 
-    # 5. Both step, on the mean gradient of all processes: one message for both
-    _average(settings.team, for_g, for_d, pair)
-    _step(adam_g, for_g)
-    _step(adam_d, for_d)
+    # 5. Both step, on the mean gradient of all processes
+    _step(pair, settings.team, {adam_g: for_g, adam_d: for_d})
     pair.after_d_step()
 
     # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
-    _catch_up(pair, memory, settings, adam_g, lag.chains)
+    for _ in range(min(MOST, ceil(lag.chains / BEHIND)) - 1):
+        others = memory.some()
+        for_g = _gradients(teaching_loss(pair.generate(others.z), others.x, settings.scale), adam_g)
+        _step(pair, settings.team, {adam_g: for_g})
     return detached(g), Statistics.of(f_real, f_refined, teaching, drift)
-
-
-def _catch_up(pair: Pair, memory: Memory, settings: Settings, adam_g: Optimizer, behind: float) -> None:
-    for _ in range(min(MOST, ceil(behind / BEHIND)) - 1):
-        chains = memory.some()
-        for_g = _gradients(teaching_loss(pair.generate(chains.z), chains.x, settings.scale), adam_g)
-        _average(settings.team, for_g, {}, pair)
-        _step(adam_g, for_g)
-
-
-def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> tuple[Any, Tensor | None]:
-    if step.size is None:
-        square = gradient_rms(f, start, settings.scale).square()
-        settings.team.average([square])
-        step.start(settings.noise, float(square.sqrt()))
-    return langevin(
-        f,
-        start,
-        steps=step.steps,
-        drift=step.size or 0.0,
-        noise=settings.noise,
-        scale=settings.scale,
-        cap=step.cap if step.size else None,
-        mask=mask,
-        draw=settings.draw,
-    )
 
 
 def _score_beside(pair: Pair, chains: Chains, samples: Any) -> Tensor:
     return pair.score(samples, chains.z, chains.beside[0])
 
 
-def _average(team: Team, for_g: Gradients, for_d: Gradients, pair: Pair) -> None:
-    """The mean of all processes, of the gradients and of G's running statistics, which are not looked for in one."""
-    if team.count == 1:
-        return
-    for parameters in (for_g, for_d):  # a layer that one process's samples did not reach has none
-        parameters.update({p: torch.zeros_like(p) for p, gradient in parameters.items() if gradient is None})
-    gradients = [gradient for gradient in (*for_g.values(), *for_d.values()) if gradient is not None]
-    team.average([*gradients, *running_statistics(pair.G)])
+def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:
+    """Mean over all elements of ((g − x̃) / σ)², the refined samples held fixed."""
+    parts = [
+        torch.nn.functional.mse_loss(ours, target, reduction="sum") / sigma**2
+        for ours, target, sigma in zip(tree_leaves(g), tree_leaves(refined), scale, strict=True)
+    ]
+    return torch.stack(parts).sum() / sum(leaf.numel() for leaf in tree_leaves(g))
+
+
+def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Settings) -> tuple[Any, Tensor | None]:
+    scale, noise = settings.scale, settings.noise
+    if step.size is None:
+        square = gradient_rms(f, start, scale).square()
+        settings.team.average([square])
+        step.start(noise, float(square.sqrt()))
+    size, cap = (step.size, step.cap) if step.size else (0.0, None)
+    return langevin(
+        f, start, steps=step.steps, drift=size, noise=noise, scale=scale, cap=cap, mask=mask, draw=settings.draw
+    )
 
 
 def _gradients(loss: Tensor, optimizer: Optimizer) -> Gradients:
@@ -142,17 +125,41 @@ def _sum(first: Gradients, second: Gradients) -> Gradients:
     return {parameter: b if a is None else a if b is None else a + b for parameter, (a, b) in both.items()}
 
 
-def _step(optimizer: Optimizer, gradients: Gradients) -> None:
-    for parameter, gradient in gradients.items():
-        parameter.grad = gradient
-    optimizer.step()
-    optimizer.zero_grad()
+def _step(pair: Pair, team: Team, steps: dict[Optimizer, Gradients]) -> None:
+    """Step on the mean gradients of all processes, which share G's running statistics, too, by one message."""
+    if team.count > 1:
+        for gradients in steps.values():  # a layer that one process's samples did not reach has none
+            gradients.update({p: torch.zeros_like(p) for p, gradient in gradients.items() if gradient is None})
+        found = [gradient for gradients in steps.values() for gradient in gradients.values() if gradient is not None]
+        team.average([*found, *running_statistics(pair.G)])
+    for optimizer, gradients in steps.items():
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad()
 
 
-def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:
-    """Mean over all elements of ((g − x̃) / σ)², the refined samples held fixed."""
-    parts = [
-        torch.nn.functional.mse_loss(ours, target, reduction="sum") / sigma**2
-        for ours, target, sigma in zip(tree_leaves(g), tree_leaves(refined), scale, strict=True)
-    ]
-    return torch.stack(parts).sum() / sum(leaf.numel() for leaf in tree_leaves(g))
+class AveragedGenerator:
+    """The running mean of G's weights, of which each iteration keeps `decay`, and of its running statistics.
+
+    Other buffers, and layers that G shares with D, are left alone. With a decay of 0 there is no mean.
+    """
+
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, decay: float) -> None:
+        shared = {*discriminator.parameters()}
+        trained = [p for p in generator.parameters() if p.requires_grad and p not in shared]
+        self._decay = decay
+        self.live: list[Tensor] = [*trained, *running_statistics(generator)] if decay > 0 else []  # G's own
+        self.tensors = [tensor.detach().clone() for tensor in self.live]  # their means
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Take what an iteration, counted from 1, has made of G."""
+        if self.tensors:
+            torch._foreach_lerp_(self.tensors, self.live, max(1 - self._decay, 1 / iteration))  # evenly at first
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Write the mean into G."""
+        for tensor, mean in zip(self.live, self.tensors, strict=True):
+            tensor.copy_(mean)

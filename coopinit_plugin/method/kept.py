@@ -24,44 +24,41 @@ def kept(*undos: Undo) -> Iterator[None]:
         yield
 
 
-def training(*modules: nn.Module) -> Undo:
-    """Save every submodule's ``training`` flag."""
-    saved = [(child, child.training) for module in modules for child in module.modules()]
+def attributes(owners: Iterable[Any], name: str) -> Undo:
+    """Save one attribute of each owner."""
+    saved = [(owner, getattr(owner, name)) for owner in owners]
 
     def undo() -> None:
-        for child, flag in saved:
-            child.training = flag
+        for owner, value in saved:
+            setattr(owner, name, value)
 
+    return undo
+
+
+def training(*modules: nn.Module) -> Undo:
+    """Save every submodule's ``training`` flag."""
+    return attributes([child for module in modules for child in module.modules()], "training")
+
+
+def frozen(module: nn.Module) -> Undo:
+    """Save which parameters are trained, and freeze them all."""
+    undo = attributes(module.parameters(), "requires_grad")
+    for parameter in module.parameters():
+        parameter.requires_grad = False
     return undo
 
 
 def buffers(*modules: nn.Module) -> Undo:
     """Save every buffer: the same tensor comes back with the same value."""
-    saved = [
-        (child, name, tensor, tensor.detach().clone())
-        for module in modules
-        for child in module.modules()
-        for name, tensor in child._buffers.items()
-        if tensor is not None
-    ]
+    children = [child for module in modules for child in module.modules()]
+    found = [(child, *item) for child in children for item in child._buffers.items()]
+    saved = [(child, name, tensor, tensor.detach().clone()) for child, name, tensor in found if tensor is not None]
 
     def undo() -> None:
         for child, name, tensor, value in saved:
             child._buffers[name] = tensor.detach_().copy_(value)
 
     return undo
-
-
-def frozen(module: nn.Module) -> Undo:
-    """Freeze the module's parameters; the undo makes those trainable again that were."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-    def set_flags(flag: bool) -> None:
-        for parameter in trainable:
-            parameter.requires_grad_(flag)
-
-    set_flags(False)
-    return lambda: set_flags(True)
 
 
 def values(tensors: Iterable[Tensor]) -> Undo:
@@ -84,16 +81,5 @@ def entries(mapping: MutableMapping[Any, Any]) -> Undo:
         for key in mapping.keys() - saved.keys():
             del mapping[key]
         mapping.update(saved)
-
-    return undo
-
-
-def attributes(owners: Iterable[Any], name: str) -> Undo:
-    """Save one attribute of each owner."""
-    saved = [(owner, getattr(owner, name)) for owner in owners]
-
-    def undo() -> None:
-        for owner, value in saved:
-            setattr(owner, name, value)
 
     return undo

@@ -8,7 +8,7 @@ from networks import mlp_pair
 
 from coopinit_plugin import WarmStartConfig, warm_start
 from coopinit_plugin.method.memory import FRESH, LOOSE, PULL, Chains, Lag, Memory, drawn_back
-from coopinit_plugin.method.team import Team
+from coopinit_plugin.method.pair import Team
 
 N = 4
 
