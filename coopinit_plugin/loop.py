@@ -17,7 +17,6 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.balance import Statistics
 from coopinit_plugin.method.iteration import cooperate
-from coopinit_plugin.method.memory import Lag
 from coopinit_plugin.method.stopping import GOAL
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing
@@ -76,8 +75,8 @@ def _iteration(state: State, stage: Stage, since: float) -> StepReport:
     real = pair.draw(next(state.batches), run.device)
     for group in state.adam_d.param_groups:
         group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    lag = Lag(state.history[-1].displacement ** 2 if state.history else 0.0, state.plateau.last or 0.0)
-    fake, found = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, lag)
+    lag = state.history[-1].displacement ** 2 if state.history else 0.0, state.plateau.last or 0.0
+    fake, found = cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, *lag)
     state.averaged.update(iteration)
 
     found = found.read(state.settings.team)

@@ -182,7 +182,7 @@ def begin(pair: Pair, batches: Batches, stage: Stage) -> State:
         identity=same,
     )
     if saved is not None:
-        state.load_state_dict(saved, Chains(z, (batch if keeps_batch else None, pair.mask(x)), x), run)
+        state.load_state_dict(saved, Chains(z, batch if keeps_batch else None, pair.mask(x), x), run)
     elif run.any(stage.checkpoints.due)[0]:
         stage.checkpoints.write(state.state_dict(run))
     return state

@@ -57,11 +57,7 @@ class Statistics(NamedTuple):
 
 @dataclass
 class BalancedStep:
-    """The drift coefficient a of the chain, adapted after every iteration unless the user has chosen it.
-
-    a ← a·exp(η·clip(gap / s, −1, 1)), where gap = mean f(x) − mean f(x̃_K): if the chain falls short of the data's score
-    its steps grow, if it overshoots they shrink. Beyond the cap a larger a reaches no farther, so it does not grow.
-    """
+    """The drift coefficient a of the chain, adapted after every iteration unless the user has chosen it."""
 
     steps: int = STEPS  # K
     size: float | None = None  # a, in units in which the data have standard deviation 1; None until there is a gradient
@@ -75,7 +71,7 @@ class BalancedStep:
             self.size = (noise or 0.06) / gradient_rms if self.chosen is None else self.chosen
 
     def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
-        """Let the chain reach farther, or less far, by the statistics of the iteration that has just ended."""
+        """A ← a·exp(η·clip(gap / s, −1, 1)), but no growth if the `drift` was cut; gap = mean f(x) − mean f(x̃_K)."""
         if self.size is None or self.chosen is not None:
             return
         ratio = gap / score_std if score_std > 0 else math.copysign(1.0, gap)  # D's that give one score a batch

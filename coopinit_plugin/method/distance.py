@@ -65,10 +65,7 @@ def _sorted(projections: Tensor) -> Tensor:
 
 
 def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
-    """Which share of generated samples lies among the data, and, as the scale for it, of real ones that are held out.
-
-    Both are given as projections, ``(N, directions)``. ``None`` if there are too few different real ones to tell.
-    """
+    """Which share of generated samples lies among the data, and of held-out real ones; of projections, if enough."""
     distinct = torch.unique(real.float().cpu().mul(1e4).round(), dim=0) / 1e4
     if len(distinct) < FEWEST:
         return None
@@ -86,10 +83,9 @@ def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
 
 
 def sigmas(*batches: Any, team: Team = ALONE) -> list[float]:
-    """σ of each tensor of the samples, over all the batches, each of tensors ``(N, ...)``, and over all processes.
+    """σ of each tensor of the samples, over all numbers in all batches, ``(N, ...)``, and over all processes.
 
-    All numbers of a tensor count alike, but for data whose elements lie further apart than the samples do (a constant
-    background, padding, columns of other units): there it is the spread of each element about its own mean.
+    If elements lie further apart than samples (padding, other units), it is that of each element about its own mean.
     """
     tensors = zip(*map(tree_leaves, batches), strict=True)
     return [_sigma([leaf.float().flatten(1) for leaf in leaves], team) for leaves in tensors]

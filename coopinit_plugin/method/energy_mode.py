@@ -26,8 +26,7 @@ def likelihood_mode(discriminator: nn.Module) -> None:
 def keep_frozen_layers(network: nn.Module) -> None:
     """Let the layers that the user keeps in evaluation mode, such as a pretrained BatchNorm, stay in it for good.
 
-    They are those in evaluation mode inside a network in training mode, and those that ``train()`` leaves in it. The
-    network, a copy of the user's, changes.
+    They are in it inside a network in training mode, or ``train()`` leaves them in it. The network, a copy, changes.
     """
     layers = [layer for layer in network.modules() if not isinstance(layer, nn.RNNBase)]
     stay = [layer for layer in layers if network.training and not layer.training]
@@ -59,10 +58,7 @@ def running_statistics(module: nn.Module) -> list[torch.Tensor]:
 def refresh_statistics(
     discriminator: nn.Module, forward: Callable[[], object], *, afresh: bool = False, team: Team = ALONE
 ) -> None:
-    """Run `forward`, D on a real batch, without gradient and with D's normalising layers alone in training mode.
-
-    `afresh` takes the statistics of this batch as they are, instead of averaging them in.
-    """
+    """Run `forward`, D on a real batch; D's normalising layers alone average it in, or take it as it is (`afresh`)."""
     layers = normalisers(discriminator)
     if not layers:
         return
@@ -77,8 +73,7 @@ def refresh_statistics(
 def settle(discriminator: nn.Module, forward: Callable[[], object], team: Team = ALONE) -> None:
     """Make a fresh D ready for evaluation mode: statistics of real data, singular vectors that have converged.
 
-    A BatchNorm that has seen no data hides most of the gradient, and a hook-style spectral norm divides by vectors that
-    start at random: buffers beside the statistics that a training-mode pass moves are taken for such vectors.
+    Buffers beside the statistics that a training-mode pass moves are taken for those of a hook-style spectral norm.
     """
     refresh_statistics(discriminator, forward, afresh=True, team=team)
     layers = normalisers(discriminator)

@@ -31,8 +31,7 @@ INVERTED = (
 )
 TURNED = (
     "After the warm-up D scored real samples below generated ones (means {:.3g} and {:.3g}), so its last layer was "
-    "turned round: real is high now. That is usual after few iterations; after a full warm-up look at "
-    'result.plot("report.png") before you go on.'
+    'turned round: real is high now. After more than a few iterations look at result.plot("report.png") first.'
 )
 TAKEN_BACK = (
     "adapter.after_d_step (or what follows D's last layer) takes back what would suit the loss best: D's logits were "
@@ -98,10 +97,7 @@ def hand_over(
 
 @torch.no_grad()
 def _fitted(pair: Pair, few: list[Drawn], real: Tensor, fake: Tensor, best: Best) -> tuple[Affine, str, list[str]]:
-    """Write the best map into D's last layers; of one that does not hold there, the largest share that does.
-
-    A D that is inverted is turned round. Gives the map, which of the two moved, and what the user should know.
-    """
+    """Write the best map into D's last layers, or the largest share that holds there; turn an inverted D round."""
 
     def f() -> Tensor:
         return torch.cat([pair.score(*drawn) for drawn in few])
@@ -154,18 +150,17 @@ def _largest_share(holds: Callable[[float], bool]) -> float:
 
 def _logits(pair: Pair, draw: Callable[[], Drawn], team: Team) -> tuple[Tensor, Tensor]:
     """D's logits of about a thousand real and as many generated samples, in training mode as in the loop to come."""
-    real: list[Tensor] = []
-    fake: list[Tensor] = []
+    both: list[Tensor] = []
     with torch.no_grad(), kept(training(pair.D), buffers(pair.G, pair.D)):
         pair.D.train()
         found = 0
-        while found < FEWEST or (found < SAMPLES and len(real) < BATCHES):
+        while found < FEWEST or (found < SAMPLES and len(both) < BATCHES):
             x, z, batch = draw()
-            real.append(_thinned(pair.logits(x, z, batch)))
-            fake.append(_thinned(pair.logits(pair.generate(z), z, batch)))
-            found += len(real[-1]) * team.count
-    rows = team.gather(torch.stack([torch.cat(real).flatten(), torch.cat(fake).flatten()])).transpose(0, 1).flatten(1)
-    return rows[0].cpu().double(), rows[1].cpu().double()
+            real = _thinned(pair.logits(x, z, batch))
+            both.append(torch.stack([real, _thinned(pair.logits(pair.generate(z), z, batch))]))
+            found += len(real) * team.count
+    rows = team.gather(torch.cat(both, dim=1).flatten(1)).transpose(0, 1).flatten(1).cpu().double()
+    return rows[0], rows[1]
 
 
 def _thinned(f: Tensor) -> Tensor:
@@ -177,10 +172,7 @@ def _thinned(f: Tensor) -> Tensor:
 
 
 def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any, kind: str) -> Tensor:
-    """‖∇f‖ of each sample: at x, as R1 has it, or half-way between x and G(z), where a critic's gradient penalty looks.
-
-    Of a patch map it is that of the sum of its positions, as penalties on gradients are written.
-    """
+    """‖∇f‖ of each sample, f summed over a patch map: at x for R1, half-way to G(z) for a critic's penalty."""
     inputs, nest = tree_flatten(x)
     with kept(frozen(pair.D), buffers(pair.G, pair.D)):
         if kind == "wasserstein":

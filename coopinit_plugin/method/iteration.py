@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
 from typing import Any
 
@@ -17,13 +16,11 @@ from coopinit_plugin.method.balance import BalancedStep, Statistics
 from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
 from coopinit_plugin.method.kept import frozen, kept
 from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
-from coopinit_plugin.method.memory import LEVEL, Chains, Lag, Memory, drawn_back
+from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import ALONE, Pair, Team, detached
 
 BEHIND = 0.1  # σ²; G takes one teaching step for each of these that it lies behind its chains
 MOST = 4  # teaching steps in an iteration
-
-Gradients = dict[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ def cooperate(
     settings: Settings,
     adam_g: Optimizer,
     adam_d: Optimizer,
-    lag: Lag = LEVEL,
+    behind: float = 0.0,  # T: how far G was from its chains at the end of the last iteration, in σ²
+    distance: float = 0.0,  # W: the newest one of G's samples to the data, in σ; 0 before the first reading
 ) -> tuple[Any, Statistics]:
     """Run one iteration; G's and D's weights and the memory's chains change in place.
 
@@ -56,40 +54,36 @@ def cooperate(
     refresh_statistics(pair.D, lambda: pair.score(x, z, batch), team=settings.team)
 
     # 1. g = G(z) of pairs (z, x̃) of the memory; a chain that goes on is drawn back a little towards g
-    chains = memory.take(Chains(z, (batch if settings.keeps_batch else None, pair.mask(x))), tree_leaves(x)[0].shape[0])
+    fresh = Chains(z, batch if settings.keeps_batch else None, pair.mask(x))
+    chains = memory.take(fresh, len(tree_leaves(x)[0]))
     g = pair.generate(chains.z)
-    start = g if chains.x is None else drawn_back(chains.x, g, lag)
+    start = g if chains.x is None else drawn_back(chains.x, g, behind, distance)
 
     # 2. x̃_K: K Langevin steps uphill on f, D's parameters frozen; the chain goes back into the memory
-    f = partial(_score_beside, pair, chains)
+    def f(samples: Any) -> Tensor:
+        return pair.score(samples, chains.z, chains.batch)
+
     with kept(frozen(pair.D)), cached():  # frozen weights are worked out once, not in every step
-        refined, drift = _refined(f, start, chains.beside[1], step, settings)
+        refined, drift = _refined(f, start, chains.mask, step, settings)
     memory.put(chains, refined)
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
     teaching = teaching_loss(g, refined, settings.scale)
-    for_g = _gradients(teaching, adam_g)
+    _descend(teaching, adam_g, pair.G, settings.team)
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
     f_refined, weight = f(refined), settings.energy_l2
-    for_d = _gradients(f_refined.mean() + weight * f_refined.square().mean(), adam_d)
+    _backward(f_refined.mean() + weight * f_refined.square().mean(), adam_d)  # at once: one graph of D at a time
     f_real = pair.score(x, z, batch)
-    for_d = _sum(for_d, _gradients(weight * f_real.square().mean() - f_real.mean(), adam_d))
-
-    # 5. Both step, on the mean gradient of all processes
-    _step(pair, settings.team, {adam_g: for_g, adam_d: for_d})
+    _descend(weight * f_real.square().mean() - f_real.mean(), adam_d, pair.D, settings.team)
     pair.after_d_step()
 
-    # 6. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
-    for _ in range(min(MOST, ceil(lag.chains / BEHIND)) - 1):
+    # 5. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
+    for _ in range(min(MOST, ceil(behind / BEHIND)) - 1):
         others = memory.some()
-        for_g = _gradients(teaching_loss(pair.generate(others.z), others.x, settings.scale), adam_g)
-        _step(pair, settings.team, {adam_g: for_g})
+        loss = teaching_loss(pair.generate(others.z), others.x, settings.scale)
+        _descend(loss, adam_g, pair.G, settings.team)
     return detached(g), Statistics.of(f_real, f_refined, teaching, drift)
-
-
-def _score_beside(pair: Pair, chains: Chains, samples: Any) -> Tensor:
-    return pair.score(samples, chains.z, chains.beside[0])
 
 
 def teaching_loss(g: Any, refined: Any, scale: list[float]) -> Tensor:
@@ -113,30 +107,22 @@ def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Sett
     )
 
 
-def _gradients(loss: Tensor, optimizer: Optimizer) -> Gradients:
-    """The loss's gradient with respect to each parameter of the optimizer; G and D may share some."""
+def _backward(loss: Tensor, optimizer: Optimizer) -> list[Tensor]:
+    """Add to the gradients of the optimizer's parameters, and of these alone: G's graph may reach D. Gives them."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return dict(zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True))
+    loss.backward(inputs=parameters)
+    return parameters
 
 
-def _sum(first: Gradients, second: Gradients) -> Gradients:
-    """Of two backward passes, one after the other, so that the graph of one pass at a time is held."""
-    both = {parameter: (first[parameter], second[parameter]) for parameter in first}
-    return {parameter: b if a is None else a if b is None else a + b for parameter, (a, b) in both.items()}
-
-
-def _step(pair: Pair, team: Team, steps: dict[Optimizer, Gradients]) -> None:
-    """Step on the mean gradients of all processes, which share G's running statistics, too, by one message."""
+def _descend(loss: Tensor, optimizer: Optimizer, network: nn.Module, team: Team) -> None:
+    """Step on the mean gradient of all processes, which share the network's running statistics, too."""
+    parameters = _backward(loss, optimizer)
     if team.count > 1:
-        for gradients in steps.values():  # a layer that one process's samples did not reach has none
-            gradients.update({p: torch.zeros_like(p) for p, gradient in gradients.items() if gradient is None})
-        found = [gradient for gradients in steps.values() for gradient in gradients.values() if gradient is not None]
-        team.average([*found, *running_statistics(pair.G)])
-    for optimizer, gradients in steps.items():
-        for parameter, gradient in gradients.items():
-            parameter.grad = gradient
-        optimizer.step()
-        optimizer.zero_grad()
+        for parameter in parameters:  # a layer that one process's samples did not reach has no gradient
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        team.average([*(parameter.grad for parameter in parameters), *running_statistics(network)])
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 class AveragedGenerator:

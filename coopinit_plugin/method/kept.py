@@ -1,7 +1,4 @@
-"""The one way in which anything is put back: ``with kept(training(D), buffers(G)): ...``.
-
-Each of the functions below saves something when it is called and returns what puts it back.
-"""
+"""Saving and putting back: each function saves something and returns its undo, ``with kept(training(D)): ...``."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Undo = Callable[[], None]
@@ -26,13 +22,7 @@ def kept(*undos: Undo) -> Iterator[None]:
 
 def attributes(owners: Iterable[Any], name: str) -> Undo:
     """Save one attribute of each owner."""
-    saved = [(owner, getattr(owner, name)) for owner in owners]
-
-    def undo() -> None:
-        for owner, value in saved:
-            setattr(owner, name, value)
-
-    return undo
+    return _each(setattr, [(owner, name, getattr(owner, name)) for owner in owners])
 
 
 def training(*modules: nn.Module) -> Undo:
@@ -48,29 +38,21 @@ def frozen(module: nn.Module) -> Undo:
     return undo
 
 
-def buffers(*modules: nn.Module) -> Undo:
-    """Save every buffer: the same tensor comes back with the same value."""
-    children = [child for module in modules for child in module.modules()]
-    found = [(child, *item) for child in children for item in child._buffers.items()]
-    saved = [(child, name, tensor, tensor.detach().clone()) for child, name, tensor in found if tensor is not None]
-
-    def undo() -> None:
-        for child, name, tensor, value in saved:
-            child._buffers[name] = tensor.detach_().copy_(value)
-
-    return undo
-
-
 def values(tensors: Iterable[Tensor]) -> Undo:
     """Save the tensors' values."""
-    saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    return _each(lambda tensor, value: tensor.detach().copy_(value), [(t, t.detach().clone()) for t in tensors])
 
-    @torch.no_grad()
-    def undo() -> None:
-        for tensor, value in saved:
-            tensor.copy_(value)
 
-    return undo
+def buffers(*modules: nn.Module) -> Undo:
+    """Save every buffer: the same tensor comes back with the same value."""
+
+    def put_back(child: nn.Module, name: str, tensor: Tensor, value: Tensor) -> None:
+        child._buffers[name] = tensor.detach_().copy_(value)
+
+    children = [child for module in modules for child in module.modules()]
+    found = [(child, name, tensor) for child in children for name, tensor in child._buffers.items()]
+    saved = [(child, name, tensor, tensor.detach().clone()) for child, name, tensor in found if tensor is not None]
+    return _each(put_back, saved)
 
 
 def entries(mapping: MutableMapping[Any, Any]) -> Undo:
@@ -81,5 +63,13 @@ def entries(mapping: MutableMapping[Any, Any]) -> Undo:
         for key in mapping.keys() - saved.keys():
             del mapping[key]
         mapping.update(saved)
+
+    return undo
+
+
+def _each(put_back: Callable[..., object], saved: list[tuple[Any, ...]]) -> Undo:
+    def undo() -> None:
+        for given in saved:
+            put_back(*given)
 
     return undo

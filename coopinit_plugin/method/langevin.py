@@ -29,9 +29,8 @@ def langevin(
 ) -> tuple[Any, Tensor | None]:
     """Refine samples by K Langevin steps, x ← x + a·σ²·∇f(x) + ε·σ·N(0, I).
 
-    Samples are a tensor ``(N, ...)`` or a nest of such; they do not change. Gives the refined samples x̃_K, detached,
-    in the same container; and, if there is a cap, how long the last drift would have been without it: the mean over
-    samples of its RMS, in σ, a scalar on the device.
+    Samples are a tensor ``(N, ...)`` or a nest of such. Gives x̃_K, detached, and, if there is a cap, how long the last
+    drift would have been without it: the mean over samples of its RMS, in σ, a scalar on the device.
     """
     start, nest = tree_flatten(x)
     inputs = [leaf.detach().requires_grad_() for leaf in start]
@@ -66,9 +65,8 @@ def input_gradient(score: Score, inputs: list[Tensor], nest: Any) -> list[Tensor
     f = score(tree_unflatten(inputs, nest))
     if not f.requires_grad:
         raise CoopInitError(
-            "D's score has no gradient path to its input: the output of D does not depend on x through differentiable "
-            "operations (a .detach(), .data, numpy call or torch.no_grad() inside D's forward?). The chain needs the "
-            "gradient of D with respect to x. Take it out, or give the differentiable part of D yourself: "
+            "D's score has no gradient path to its input, which the chain follows (a .detach(), .data, numpy call or "
+            "torch.no_grad() inside D's forward?). Take it out, or give the differentiable part of D yourself: "
             "adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: D.features(x).mean(1))"
         )
     found = torch.autograd.grad(f, inputs, torch.ones_like(f), allow_unused=True)
@@ -78,10 +76,7 @@ def input_gradient(score: Score, inputs: list[Tensor], nest: Any) -> list[Tensor
 def _drift(
     x: list[Tensor], gradients: list[Tensor], drift: float, scale: list[float], limit: float | None
 ) -> Tensor | None:
-    """Add a·σ²·∇f to x in place, each sample's move held to a norm of `limit` σ: one clamp, one division.
-
-    Gives ‖σ·∇f‖ of each sample over all its tensors, in units of the first tensor's σ, if there is a limit.
-    """
+    """Add a·σ²·∇f to x, each sample's move held to a norm of `limit` σ; gives ‖σ·∇f‖ then, in the first tensor's σ."""
     if limit is None:
         for leaf, g, sigma in zip(x, gradients, scale, strict=True):
             leaf.add_(g, alpha=drift * sigma**2)

@@ -1,8 +1,4 @@
-"""The map f → s·(f + b) of D's logits under which the adversarial loss that follows is smallest.
-
-The likelihood fixes neither offset nor scale of f: after the warm-up D tells real from generated, but with logits so
-small that the first adversarial steps would rewrite it.
-"""
+"""The map f → s·(f + b) of D's logits under which the adversarial loss that follows is smallest."""
 
 from __future__ import annotations
 
@@ -46,10 +42,7 @@ def unit_scale(real: Tensor, fake: Tensor) -> Affine:
 
 
 def critic_scale(real: Tensor, fake: Tensor, gradient_norms: Tensor, penalty: float = 10.0) -> Affine:
-    """The scale that minimises a Wasserstein critic's loss with its gradient penalty, in closed form.
-
-    −s·gap + λ·mean((s·‖∇f‖ − 1)²) is smallest at s = (gap + 2λ·mean‖∇f‖) / (2λ·mean‖∇f‖²) (Gulrajani et al. 2017).
-    """
+    """Where a Wasserstein critic's loss and penalty, −s·gap + λ·mean((s·‖∇f‖ − 1)²), are smallest, in closed form."""
     gap = max(float(real.mean() - fake.mean()), 0.0)
     squared = max(float(gradient_norms.square().mean()), 1e-24)
     return Affine((gap + 2 * penalty * float(gradient_norms.mean())) / (2 * penalty * squared), -_middle(real, fake))
@@ -60,8 +53,8 @@ def line_search(
 ) -> Affine:
     """The map under which D's loss is smallest: the best of a grid, refined five times.
 
-    `penalty` is what a penalty on the squared gradient of f adds to the loss as it is, such as R1's γ/2·E‖∇f(x)‖²
-    (Mescheder et al. 2018). If the loss falls without end as the logits grow, :func:`unit_scale` is returned.
+    `penalty` is what R1's γ/2·E‖∇f(x)‖² adds to the loss as it is. If the loss falls without end as the logits grow,
+    :func:`unit_scale` is returned.
     """
 
     def value(affine: Affine) -> float:

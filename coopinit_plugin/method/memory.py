@@ -16,31 +16,23 @@ PAIRS = 256  # pairs in the memory, of all processes together, at the least
 FRESH = 8  # of so many iterations one begins new chains, until the memory is full
 PULL = 0.5  # largest share of the way to G(z) by which a chain is drawn back when it is taken up again
 LOOSE = 0.2  # σ²; the share is G's mean squared distance to its chains in these, if that is less than PULL
+OF_NO_SAMPLE = (Tensor, bool, int, float, type(None))  # what beside a chain says nothing of a single sample
 
 
 class Chains(NamedTuple):
     """The chains of one iteration, one for each position of a batch."""
 
     z: Any  # the latents, with the conditions that belong to them
-    beside: Any  # what else belongs to a chain: (what D is given beside x, where the chain may move)
+    batch: Any  # what D is given beside x
+    mask: Any  # where the chain may move
     x: Any = None  # where the chains stand; None if they begin at G(z)
-
-
-class Lag(NamedTuple):
-    """How far G is behind."""
-
-    chains: float = 0.0  # mean squared distance of G(z) to its chains at the end of the last iteration, in σ²
-    data: float = 0.0  # newest sliced Wasserstein distance of G's samples to the data, in σ; 0 before the first one
-
-
-LEVEL = Lag()
 
 
 class Memory:
     """Several places for each position of a batch; each place holds one pair and what belongs to it.
 
-    The first iteration, and every eighth one until all places are filled, begins new chains at fresh latents. In all
-    others every position takes up one of its places. Processes draw alike, from one seed, each for its own positions.
+    Every eighth iteration, until all are filled, begins new chains; in all others every position takes up one of its
+    places. Processes draw alike, from one seed, each for its own positions.
     """
 
     def __init__(self, places: int = PLACES, seed: int = 0, team: Team = ALONE) -> None:
@@ -66,7 +58,7 @@ class Memory:
         first = self.size * self._team.index
         drawn = self._random.choices(range(self.filled), k=self.size * self._team.count)
         self._chosen = drawn[first : first + self.size]
-        if not all(isinstance(kept, Tensor) or _same_for_all(kept[0]) for kept in self._kept):
+        if not all(isinstance(kept if isinstance(kept, Tensor) else kept[0], OF_NO_SAMPLE) for kept in self._kept):
             self._chosen = self._chosen[:1] * self.size  # what cannot be taken apart into samples stays together
         return tree_unflatten([kept[self._places_in(kept)] for kept in self._kept], self._nest)
 
@@ -105,12 +97,7 @@ class Memory:
         ]
 
 
-def drawn_back(x: Any, g: Any, lag: Lag) -> Any:
+def drawn_back(x: Any, g: Any, behind: float, distance: float = 0.0) -> Any:
     """Where a chain goes on: a share of the way from x, where it stood, to g = G(z), half of it at the most."""
-    share = min(PULL, lag.chains / LOOSE) * (min(1.0, lag.chains / lag.data**2) if lag.data else 1.0)
+    share = min(PULL, behind / LOOSE) * (min(1.0, behind / distance**2) if distance else 1.0)
     return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), share), x, g)
-
-
-def _same_for_all(leaf: Any) -> bool:
-    """Whether something beside a chain says nothing of a single sample."""
-    return leaf is None or isinstance(leaf, (Tensor, bool, int, float))

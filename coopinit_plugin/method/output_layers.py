@@ -53,14 +53,12 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor], spared: Collection
     error = max(1e-3, 2 * record.rounding)
 
     def moved(parameters: list[nn.Parameter], *, by: float = 1.0, plus: float = 0.0) -> Tensor:
-        """What a change of the parameters does to the logits."""
         with kept(values(parameters)):
             for parameter in parameters:
                 parameter.mul_(by).add_(plus)
             return f() - base
 
     def equal(a: Tensor, b: Tensor) -> bool:
-        """Equal to rounding, against the size of the logits."""
         return float((a - b).abs().max()) <= error * max(size, float(b.abs().max()))
 
     scaled: list[nn.Parameter] = []
@@ -78,10 +76,9 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor], spared: Collection
     step = max(1.0, size)  # less would be lost in the rounding of large logits
     for bias in [layer._parameters.get("bias") for layer in layers[:NEAR]]:
         if bias is not None:
-            up, down = moved([bias], plus=step) / step, -moved([bias], plus=-step) / step
-            per_unit = float(up.mean())
-            off = max(float((each - per_unit).abs().max()) for each in (up, down))  # a ReLU after it would bend one way
-            if abs(per_unit) > 1e-6 and off <= error * abs(per_unit):
+            each = moved([bias], plus=step) / step
+            per_unit = float(each.mean())
+            if abs(per_unit) > 1e-6 and float((each - per_unit).abs().max()) <= error * abs(per_unit):
                 return OutputLayers(scaled, bias, per_unit, record.rounding)
     return OutputLayers(scaled, None, 1.0, record.rounding)
 

@@ -1,8 +1,7 @@
 """G slower than D: its layers before a normalisation get larger, which changes no sample.
 
-A step of Adam moves each entry of a weight W by about its learning rate η, and so what the layer does by η/σ(W) of
-itself, σ the largest singular value. So a layer that is so many times as large turns that much more slowly, while the
-normalisation after it leaves what G gives as it is.
+A step of Adam moves what a layer of weight W does by a share of about η/σ(W), η the learning rate, σ the largest
+singular value. So a layer that is so many times as large turns that much more slowly.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ def slowed_generator(
 ) -> int:
     """Make G learn more slowly in the adversarial loop than D. Gives the number of weights that were changed.
 
-    They get so many times the `sizes` of before the warm-up; the farther it ended from the data (the `distance`, in σ),
-    the less, for G has the more to learn. A G that translates, by the latents `z` and `z_again` of one batch, keeps its
-    speed. `penalised` is whether a gradient penalty follows. G has to give the same at every call.
+    They get so many times the `sizes` of before the warm-up: the farther it ended from the data, the less. A G that
+    translates, by two draws of latents for one batch, keeps its speed. G has to give the same at every call.
     """
     if follows_a_source(z, z_again):
         return 0

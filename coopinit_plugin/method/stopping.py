@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.method.distance import SlicedWasserstein
 from coopinit_plugin.method.pair import ALONE, Team
@@ -20,7 +19,6 @@ PATIENCE = 8  # means that may bring no progress: shorter lulls are part of the 
 GOAL = 0.16  # σ; if the two newest readings are this small the adversarial stage does the rest
 PROGRESS = 0.05  # one of them must lie this much below the best before them
 WORSE = 1.25  # a mean this much above the best one: the warm-up has gone wrong
-MOVING = ("readings", "_seen", "_real", "_fake")  # what a checkpoint holds of a Plateau
 
 
 @dataclass
@@ -32,19 +30,18 @@ class Plateau:
     readings: list[float] = field(default_factory=list)  # all so far, in σ
     at_best: bool = False  # whether the newest iteration brought a reading, and that the smallest mean so far
     _seen: int = 0
-    _real: list[Tensor] = field(default_factory=list)
-    _fake: list[Tensor] = field(default_factory=list)
+    _parts: list[Tensor] = field(default_factory=list)  # projections of generated and real samples, of each iteration
 
     def observe(self, real: Any, fake: Any) -> None:
         """Take one iteration's samples."""
         self.at_best = False
         self._seen += 1
-        n = len(tree_leaves(fake)[0])
-        self._fake.append(self.distance.project(fake))
-        self._real.append(self.distance.project(tree_map(lambda leaf: leaf[:n], real)))  # of a batch that may be larger
-        while len(self._fake) > OLDEST or self._samples(self._fake[1:]) >= WINDOW:
-            del self._real[0], self._fake[0]
-        if self._seen % EVERY == 0 and (self._samples(self._fake) >= WINDOW or len(self._fake) >= OLDEST):
+        generated = self.distance.project(fake)
+        real = self.distance.project(real)[: len(generated)]  # of a batch that may be larger
+        self._parts.append(torch.stack([generated, real]))
+        while len(self._parts) > OLDEST or self._samples(self._parts[1:]) >= WINDOW:
+            del self._parts[0]
+        if self._seen % EVERY == 0 and (self._samples(self._parts) >= WINDOW or len(self._parts) >= OLDEST):
             self.read(float(self.distance.between(*self.newest())))
 
     def read(self, distance: float) -> None:
@@ -55,11 +52,10 @@ class Plateau:
 
     def newest(self) -> Tensor:
         """Projections of the newest generated and real samples of all processes, each of which has to ask for them."""
-        ours = torch.stack([torch.cat(self._fake), torch.cat(self._real)])
-        return self.team.gather(ours).transpose(0, 1).flatten(1, 2)
+        return self.team.gather(torch.cat(self._parts, dim=1)).transpose(0, 1).flatten(1, 2)
 
     def _samples(self, parts: list[Tensor]) -> int:
-        return sum(len(part) for part in parts) * self.team.count
+        return sum(part.shape[1] for part in parts) * self.team.count
 
     @property
     def _means(self) -> list[float]:
@@ -95,7 +91,7 @@ class Plateau:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from."""
-        return {name: getattr(self, name) for name in MOVING}
+        return {name: getattr(self, name) for name in ("readings", "_seen", "_parts")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
