@@ -71,7 +71,7 @@ class BalancedStep:
             self.size = (noise or 0.06) / gradient_rms if self.chosen is None else self.chosen
 
     def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
-        """A ← a·exp(η·clip(gap / s, −1, 1)), but no growth if the `drift` was cut; gap = mean f(x) − mean f(x̃_K)."""
+        """Let a ← a·exp(η·clip(gap/s, −1, 1)), gap = mean f(x) − mean f(x̃_K), but no growth if the drift was cut."""
         if self.size is None or self.chosen is not None:
             return
         ratio = gap / score_std if score_std > 0 else math.copysign(1.0, gap)  # D's that give one score a batch

@@ -23,7 +23,6 @@ BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
 COARSE = 1e-3  # relative rounding of the logits from which on they are not single precision
 HALVINGS = 8
-AS_IT_IS = Affine(1.0, 0.0)
 
 INVERTED = (
     "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
@@ -64,7 +63,7 @@ def hand_over(
     Gives the map that was applied and how the logits lie now, for the summary; and what the user should know.
     """
     real, fake = _logits(pair, draw, team)
-    affine, moved, worries = AS_IT_IS, "", list[str]()
+    affine, moved, worries = Affine(), "", list[str]()
     if kind != "none":
         asked = kind == "wasserstein" or r1
         norms = team.gather(_gradient_norms(pair, *few[-1], kind)).flatten().cpu().double() if asked else torch.zeros(1)
@@ -111,22 +110,21 @@ def _fitted(pair: Pair, few: list[Drawn], real: Tensor, fake: Tensor, best: Best
             pair.after_d_step()
             return f()
 
-    before = after_a_step(AS_IT_IS)
+    before = after_a_step(Affine())
 
-    def holds(scale: float, shift: float = 0.0) -> bool:
-        affine = Affine(scale, shift)
+    def holds(affine: Affine) -> bool:
         return alike(after_a_step(affine), affine(before), layers.rounding)
 
-    sign = -1.0 if real.mean() < fake.mean() and scalable and holds(-1.0) else 1.0
+    sign = -1.0 if real.mean() < fake.mean() and scalable and holds(Affine(-1.0)) else 1.0
     whole = best(sign * real, sign * fake, scalable, shiftable)
     scale, shift = sign * whole.scale, sign * whole.shift
     worries = [TURNED.format(float(real.mean()), float(fake.mean()))] if sign < 0 else []
-    if not holds(scale, shift):
-        if not holds(1.0):
-            return AS_IT_IS, "", [UNSTEADY.format(float(real.std()))]
-        scale = sign * whole.scale ** _largest_share(lambda share: holds(sign * whole.scale**share))
+    if not holds(Affine(scale, shift)):
+        if not holds(Affine()):
+            return Affine(), "", [UNSTEADY.format(float(real.std()))]
+        scale = sign * whole.scale ** _largest_share(lambda share: holds(Affine(sign * whole.scale**share)))
         shift = best(scale * real, scale * fake, False, shiftable).shift / scale
-        shift *= _largest_share(lambda share: holds(scale, share * shift))
+        shift *= _largest_share(lambda share: holds(Affine(scale, share * shift)))
         worries.append(TAKEN_BACK.format(scale, shift, sign * whole.scale, sign * whole.shift))
     if moved := " and ".join(["scale"] * (scale != 1) + ["shift"] * (shift != 0)):
         layers.apply(Affine(scale, shift))

@@ -110,7 +110,7 @@ def _refined(f: Score, start: Any, mask: Any, step: BalancedStep, settings: Sett
 def _backward(loss: Tensor, optimizer: Optimizer) -> list[Tensor]:
     """Add to the gradients of the optimizer's parameters, and of these alone: G's graph may reach D. Gives them."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    loss.backward(inputs=parameters)
+    torch.autograd.backward(loss, inputs=parameters)
     return parameters
 
 
@@ -118,9 +118,11 @@ def _descend(loss: Tensor, optimizer: Optimizer, network: nn.Module, team: Team)
     """Step on the mean gradient of all processes, which share the network's running statistics, too."""
     parameters = _backward(loss, optimizer)
     if team.count > 1:
-        for parameter in parameters:  # a layer that one process's samples did not reach has no gradient
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        team.average([*(parameter.grad for parameter in parameters), *running_statistics(network)])
+        for parameter in parameters:
+            if parameter.grad is None:  # of a layer that this process's samples did not reach
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        team.average([*gradients, *running_statistics(network)])
     optimizer.step()
     optimizer.zero_grad()
 

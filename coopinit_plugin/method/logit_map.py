@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ LOSSES: dict[str, Loss] = {
 class Affine:
     """The map f → scale·(f + shift)."""
 
-    scale: float
-    shift: float
+    scale: float = 1.0
+    shift: float = 0.0
 
     def __call__(self, f: Tensor) -> Tensor:
         """The logits f after it."""
@@ -70,11 +71,11 @@ def line_search(
     best, least = Affine(1.0, -middle), math.inf
     for _ in range(6):
         centre = best.shift
-        for scale in scales.tolist():
-            for offset in sorted(offsets.tolist(), key=abs):  # a shift that gains nothing stays the symmetric one
-                tried = Affine(scale, centre + offset)
-                if (found := value(tried)) < least - 1e-6 * min(abs(least), 1.0):
-                    best, least = tried, found
+        nearest_first = sorted(offsets.tolist(), key=abs)  # a shift that gains nothing stays the symmetric one
+        for scale, offset in product(scales.tolist(), nearest_first):
+            tried = Affine(scale, centre + offset)
+            if (found := value(tried)) < least - 1e-6 * min(abs(least), 1.0):
+                best, least = tried, found
         if scalable:
             ratio = float(scales[1] / scales[0])
             scales = (best.scale * ratio ** torch.linspace(-1, 1, 9, dtype=torch.float64)).clamp(low, high)

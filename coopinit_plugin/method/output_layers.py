@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from coopinit_plugin.method.kept import kept, values
 from coopinit_plugin.method.logit_map import Affine
-from coopinit_plugin.method.recorder import recorded
+from coopinit_plugin.method.recorder import traced
 
 DEEPEST = 16  # layers looked at, from the last one back
 NEAR = 4  # of these, those whose bias may shift the logit
@@ -43,14 +43,12 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor], spared: Collection
     until it is multiplied by that factor itself: one layer of most D's, several of a multi-scale or projection D, none
     if a spectral norm undoes the factor. Layers of `spared` parameters, G's, are left out. D stays as it is.
     """
-    with recorded(D) as record:
-        base = f()
-    last_first = [D, *(call.module for call in reversed(record.ended))]
-    last_first += reversed([*D.modules()])  # those run by their `forward`, which no hook sees
+    base, called, rounding = traced(D, f)
+    last_first = [D, *reversed(called), *reversed([*D.modules()])]  # last those run by `forward`, which no hook sees
     layers = [layer for layer in dict.fromkeys(last_first) if own_parameters(layer)]
     layers = [layer for layer in layers if {*own_parameters(layer)}.isdisjoint(spared)][:DEEPEST]
     size = float(base.abs().max().clamp_min(1e-12))
-    error = max(1e-3, 2 * record.rounding)
+    error = max(1e-3, 2 * rounding)
 
     def moved(parameters: list[nn.Parameter], *, by: float = 1.0, plus: float = 0.0) -> Tensor:
         with kept(values(parameters)):
@@ -79,8 +77,8 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor], spared: Collection
             each = moved([bias], plus=step) / step
             per_unit = float(each.mean())
             if abs(per_unit) > 1e-6 and float((each - per_unit).abs().max()) <= error * abs(per_unit):
-                return OutputLayers(scaled, bias, per_unit, record.rounding)
-    return OutputLayers(scaled, None, 1.0, record.rounding)
+                return OutputLayers(scaled, bias, per_unit, rounding)
+    return OutputLayers(scaled, None, 1.0, rounding)
 
 
 def alike(now: Tensor, before: Tensor, rounding: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,12 +29,6 @@ class Record:
 
     begun: list[Call] = field(default_factory=list)  # in the order in which they began; those that failed, too
     ended: list[Call] = field(default_factory=list)  # in the order in which they ended
-
-    @property
-    def rounding(self) -> float:
-        """Relative rounding of the coarsest number that a module gave, e.g. 1/128 if one ran in bfloat16."""
-        given = [leaf for call in self.ended for leaf in tree_leaves(call.output) if isinstance(leaf, Tensor)]
-        return max((torch.finfo(leaf.dtype).eps for leaf in given if leaf.is_floating_point()), default=0.0)
 
 
 @contextmanager
@@ -63,3 +57,12 @@ def recorded(network: nn.Module) -> Iterator[Record]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def traced(network: nn.Module, f: Callable[[], Tensor]) -> tuple[Tensor, list[nn.Module], float]:
+    """What f gives; the modules that it calls, as they end; the rounding of the coarsest number, e.g. a bfloat16."""
+    with recorded(network) as record:
+        output = f()
+    given = [leaf for call in record.ended for leaf in tree_leaves(call.output) if isinstance(leaf, Tensor)]
+    rounding = max((torch.finfo(leaf.dtype).eps for leaf in given if leaf.is_floating_point()), default=0.0)
+    return output, [call.module for call in record.ended], rounding

@@ -19,7 +19,7 @@ from coopinit_plugin.method.energy_mode import normalisers
 from coopinit_plugin.method.kept import buffers, kept, training, values
 from coopinit_plugin.method.output_layers import alike, own_parameters
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.recorder import recorded
+from coopinit_plugin.method.recorder import traced
 from coopinit_plugin.method.stopping import GOAL
 
 SLOWER = 64.0  # G's layers before a normalisation, against their size before the warm-up, if it came to its goal
@@ -68,11 +68,8 @@ def _set_sizes(pair: Pair, z: Any, sizes: list[float]) -> int:
             G.train(mode)
             return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
 
-    with recorded(G) as record:
-        before = {True: samples(True)}
-    called, rounding = [call.module for call in record.ended], record.rounding
-    del record  # which holds what every layer gave
-    before[False] = samples(False)
+    in_training, called, rounding = traced(G, lambda: samples(True))
+    before = {True: in_training, False: samples(False)}
     if not all(base.std(correction=0) > max(ROUNDING, rounding) * base.abs().max() for base in before.values()):
         return 0  # they are all the same, and would be so whatever was done to the layers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
@@ -38,10 +39,9 @@ class Plateau:
         self._seen += 1
         generated = self.distance.project(fake)
         real = self.distance.project(real)[: len(generated)]  # of a batch that may be larger
-        self._parts.append(torch.stack([generated, real]))
-        while len(self._parts) > OLDEST or self._samples(self._parts[1:]) >= WINDOW:
-            del self._parts[0]
-        if self._seen % EVERY == 0 and (self._samples(self._parts) >= WINDOW or len(self._parts) >= OLDEST):
+        window = min(OLDEST, ceil(WINDOW / (len(generated) * self.team.count)))
+        self._parts = [*self._parts, torch.stack([generated, real])][-window:]
+        if self._seen % EVERY == 0 and len(self._parts) == window:
             self.read(float(self.distance.between(*self.newest())))
 
     def read(self, distance: float) -> None:
@@ -53,9 +53,6 @@ class Plateau:
     def newest(self) -> Tensor:
         """Projections of the newest generated and real samples of all processes, each of which has to ask for them."""
         return self.team.gather(torch.cat(self._parts, dim=1)).transpose(0, 1).flatten(1, 2)
-
-    def _samples(self, parts: list[Tensor]) -> int:
-        return sum(part.shape[1] for part in parts) * self.team.count
 
     @property
     def _means(self) -> list[float]:
