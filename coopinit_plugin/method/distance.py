@@ -65,7 +65,10 @@ def _sorted(projections: Tensor) -> Tensor:
 
 
 def among(generated: Tensor, real: Tensor) -> tuple[float, float] | None:
-    """Which share of generated samples lies among the data, and of held-out real ones; of projections, if enough."""
+    """Which share of generated samples lies among the data, and which of real ones that are held out.
+
+    Both are given as projections, ``(N, directions)``; ``None`` if there are too few real ones to tell.
+    """
     distinct = torch.unique(real.float().cpu().mul(1e4).round(), dim=0) / 1e4
     if len(distinct) < FEWEST:
         return None

@@ -58,7 +58,7 @@ def running_statistics(module: nn.Module) -> list[torch.Tensor]:
 def refresh_statistics(
     discriminator: nn.Module, forward: Callable[[], object], *, afresh: bool = False, team: Team = ALONE
 ) -> None:
-    """Run `forward`, D on a real batch; D's normalising layers alone average it in, or take it as it is (`afresh`)."""
+    """Run `forward`, D on a real batch, to average that into D's running statistics, or to put it there (`afresh`)."""
     layers = normalisers(discriminator)
     if not layers:
         return

@@ -69,20 +69,20 @@ def cooperate(
 
     # 3. G by MCMC teaching: minimise ‖G(z) − x̃_K‖²/σ², with the graph of step 1
     teaching = teaching_loss(g, refined, settings.scale)
-    _descend(teaching, adam_g, pair.G, settings.team)
+    _descend(teaching, adam_g, settings.team, pair.G)
 
     # 4. D by maximum likelihood: minimise mean f(x̃_K) − mean f(x) + λ·(mean f(x)² + mean f(x̃_K)²)
     f_refined, weight = f(refined), settings.energy_l2
     _backward(f_refined.mean() + weight * f_refined.square().mean(), adam_d)  # at once: one graph of D at a time
     f_real = pair.score(x, z, batch)
-    _descend(weight * f_real.square().mean() - f_real.mean(), adam_d, pair.D, settings.team)
+    _descend(weight * f_real.square().mean() - f_real.mean(), adam_d, settings.team)
     pair.after_d_step()
 
     # 5. A G that lies behind its chains is taught more, on random pairs (z, x̃): cheap, for D has no part in it
     for _ in range(min(MOST, ceil(behind / BEHIND)) - 1):
         others = memory.some()
         loss = teaching_loss(pair.generate(others.z), others.x, settings.scale)
-        _descend(loss, adam_g, pair.G, settings.team)
+        _descend(loss, adam_g, settings.team, pair.G)
     return detached(g), Statistics.of(f_real, f_refined, teaching, drift)
 
 
@@ -114,15 +114,15 @@ def _backward(loss: Tensor, optimizer: Optimizer) -> list[Tensor]:
     return parameters
 
 
-def _descend(loss: Tensor, optimizer: Optimizer, network: nn.Module, team: Team) -> None:
-    """Step on the mean gradient of all processes, which share the network's running statistics, too."""
+def _descend(loss: Tensor, optimizer: Optimizer, team: Team, network: nn.Module | None = None) -> None:
+    """Step on the mean gradient of all processes, which share the running statistics of a network, too."""
     parameters = _backward(loss, optimizer)
     if team.count > 1:
         for parameter in parameters:
             if parameter.grad is None:  # of a layer that this process's samples did not reach
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        team.average([*gradients, *running_statistics(network)])
+        team.average([*gradients, *(running_statistics(network) if network is not None else [])])
     optimizer.step()
     optimizer.zero_grad()
 

@@ -1,4 +1,4 @@
-"""Saving and putting back: each function saves something and returns its undo, ``with kept(training(D)): ...``."""
+"""``with kept(training(D), buffers(G)): ...``: each function saves something at once and gives what puts it back."""
 
 from __future__ import annotations
 

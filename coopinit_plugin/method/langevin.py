@@ -76,7 +76,7 @@ def input_gradient(score: Score, inputs: list[Tensor], nest: Any) -> list[Tensor
 def _drift(
     x: list[Tensor], gradients: list[Tensor], drift: float, scale: list[float], limit: float | None
 ) -> Tensor | None:
-    """Add a·σ²·∇f to x, each sample's move held to a norm of `limit` σ; gives ‖σ·∇f‖ then, in the first tensor's σ."""
+    """Add a·σ²·∇f to x, at most `limit` σ a sample; gives ‖σ·∇f‖, in the first tensor's σ, if there is a limit."""
     if limit is None:
         for leaf, g, sigma in zip(x, gradients, scale, strict=True):
             leaf.add_(g, alpha=drift * sigma**2)

@@ -44,7 +44,7 @@ class Memory:
         self._chosen: list[int] = []  # the place that each position has taken
 
     def take(self, fresh: Chains, n: int) -> Chains:
-        """The chains of this iteration: n fresh ones if it is their turn and n is the first batch's, else old ones."""
+        """This iteration's chains: n fresh ones if it is their turn and n as in the first batch; otherwise old ones."""
         self.size = self.size or n
         begins = self.turn % FRESH == 0 and self.filled < self.places and n == self.size
         self.turn += 1

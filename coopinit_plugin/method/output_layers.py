@@ -74,9 +74,10 @@ def find_output_layers(D: nn.Module, f: Callable[[], Tensor], spared: Collection
     step = max(1.0, size)  # less would be lost in the rounding of large logits
     for bias in [layer._parameters.get("bias") for layer in layers[:NEAR]]:
         if bias is not None:
-            each = moved([bias], plus=step) / step
-            per_unit = float(each.mean())
-            if abs(per_unit) > 1e-6 and float((each - per_unit).abs().max()) <= error * abs(per_unit):
+            up, down = moved([bias], plus=step) / step, -moved([bias], plus=-step) / step
+            per_unit = float(up.mean())
+            off = max(float((each - per_unit).abs().max()) for each in (up, down))  # a ReLU after it would bend one way
+            if abs(per_unit) > 1e-6 and off <= error * abs(per_unit):
                 return OutputLayers(scaled, bias, per_unit, rounding)
     return OutputLayers(scaled, None, 1.0, rounding)
 

@@ -60,7 +60,7 @@ def recorded(network: nn.Module) -> Iterator[Record]:
 
 
 def traced(network: nn.Module, f: Callable[[], Tensor]) -> tuple[Tensor, list[nn.Module], float]:
-    """What f gives; the modules that it calls, as they end; the rounding of the coarsest number, e.g. a bfloat16."""
+    """What f gives, the modules it called, in their order, and the relative rounding of their coarsest number."""
     with recorded(network) as record:
         output = f()
     given = [leaf for call in record.ended for leaf in tree_leaves(call.output) if isinstance(leaf, Tensor)]
