@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import pvariance
 from typing import Any, NamedTuple
 
 import torch
@@ -37,11 +38,12 @@ class Statistics(NamedTuple):
 
     def read(self, team: Team = ALONE) -> Statistics:
         """Read them from the device, once, and pool those of all processes."""
-        rows = team.gather(torch.stack([value.float() for value in self])).cpu().double()
-        mean, between = Statistics(*rows.mean(0).tolist()), Statistics(*rows.var(0, correction=0).tolist())
+        rows = team.gather(torch.stack([value.float() for value in self])).tolist()
+        each = Statistics(*zip(*rows, strict=True))
+        mean = Statistics(*(sum(values) / len(rows) for values in each))
         return mean._replace(
-            real_variance=mean.real_variance + between.real,
-            refined_variance=mean.refined_variance + between.refined,
+            real_variance=mean.real_variance + pvariance(each.real),
+            refined_variance=mean.refined_variance + pvariance(each.refined),
         )
 
     @property
