@@ -23,10 +23,9 @@ from coopinit_plugin.host.copies import trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
-from coopinit_plugin.method import averaging, balance, distance, energy_mode, iteration, memory, slower_generator
-from coopinit_plugin.method.pair import Pair
+from coopinit_plugin.method import balance, distance, energy_mode, iteration, memory, slower_generator
+from coopinit_plugin.method.pair import Pair, Team
 from coopinit_plugin.method.stopping import GOAL, Plateau
-from coopinit_plugin.method.team import Team
 from coopinit_plugin.nests import move
 from coopinit_plugin.result.step_report import StepReport
 from coopinit_plugin.result.words import standing
@@ -76,7 +75,7 @@ class State:
         self.memory = memory.Memory(places, config.seed, team)
         self.step = balance.step_size(config.step_size, config.langevin_steps)
         self.settings = iteration.Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps)
-        self.averaged = averaging.AveragedGenerator(pair.G, pair.D, config.averaging)
+        self.averaged = iteration.AveragedGenerator(pair.G, pair.D, config.averaging)
         self.weights = [*pair.G.parameters(), *pair.D.parameters(), *self.averaged.tensors]
         self.plateau = Plateau(distance.SlicedWasserstein(x, scale), team)
         self.sizes = slower_generator.layer_sizes(pair.G)  # before the first iteration
@@ -84,7 +83,7 @@ class State:
         self.best: list[Tensor] = []  # values of `handed_over` at the smallest distance so far
         self.since = time.perf_counter()  # when the first iteration began
         if saved is not None:
-            self._load(saved, memory.Chains(z, (batch if keeps else None, pair.mask(x)), x))
+            self._load(saved, memory.Chains(z, batch if keeps else None, pair.mask(x), x))
         elif run.any(stage.checkpoints.due)[0]:
             stage.checkpoints.write(self.state_dict())
 
@@ -176,8 +175,8 @@ def _iteration(state: State) -> StepReport:
     number = len(history) + 1
     real = pair.draw(next(state.batches), state.stage.run.device)
     state.adam_d.param_groups[0]["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
-    lag = memory.Lag(history[-1].displacement ** 2 if history else 0.0, plateau.last or 0.0)
-    fake, found = iteration.cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, lag)
+    lag = history[-1].displacement ** 2 if history else 0.0, plateau.last or 0.0
+    fake, found = iteration.cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, *lag)
     state.averaged.update(number)
 
     found = found.read(state.settings.team)

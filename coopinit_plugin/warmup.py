@@ -23,6 +23,7 @@ from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
 from coopinit_plugin.loop import Stage, State, diverged, iterate
+from coopinit_plugin.method.distance import among
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
@@ -127,6 +128,8 @@ def _warm_up(
 ) -> WarmStart:
     """Everything that happens on copies; if it has `begun` before, it goes on from its checkpoint."""
     config, run = stage.config, stage.run
+    if not begun:
+        stage.checkpoints.remove()
     # Casts of weights kept for the whole context would outlive the optimizers' steps: keep none.
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
@@ -139,7 +142,7 @@ def _warm_up(
         state = State(pair, batches, stage, stage.checkpoints.read() if begun else None)
         stopped_by = iterate(state, step_seconds)
         distance = state.plateau.last if stopped_by == "callback" else state.return_to_best()
-        share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
+        share = among(*state.plateau.newest()) if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
         told = _handed_over(bound(G, D, adapter), adapter, state, distance)
         batches.close()

@@ -16,7 +16,7 @@ from coopinit_plugin.calling.misfits import mismatch, no_data, rescaled
 from coopinit_plugin.calling.outputs import last_operation
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.distance import sigmas
-from coopinit_plugin.method.team import ALONE, Team
+from coopinit_plugin.method.pair import ALONE, Team
 from coopinit_plugin.nests import Part, batch_size, describe, first_line, get, move, only_tensors, parts
 
 Hook = Callable[[Any], Any]

@@ -1,9 +1,16 @@
-"""The chain's step size, which balances itself: refined samples should score as real ones do."""
+"""What an iteration is judged by, and the chain's step size, which balances itself by it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import pvariance
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from coopinit_plugin.method.pair import ALONE, Team
 
 RATE = 0.1  # η: the step size changes by at most 10 % an iteration
 CAP = 0.25  # the longest drift of a sample in one step, in σ
@@ -11,15 +18,48 @@ STEPS = 2  # K, if the user does not say
 QUICK = 2.0  # how many times faster D learns in balance
 
 
+class Statistics(NamedTuple):
+    """What an iteration is judged by: tensors on the device as it leaves them, floats once they are read."""
+
+    real: Any  # mean f(x)
+    real_variance: Any
+    refined: Any  # mean f(x̃_K)
+    refined_variance: Any
+    squared: Any  # mean squared displacement of the chain, in σ²
+    drift: Any  # how long the chain's last drift would have been without the cap, in σ; 0 if there is no cap
+
+    @classmethod
+    def of(cls, f_real: Tensor, f_refined: Tensor, teaching: Tensor, drift: Tensor | None) -> Statistics:
+        """Of the scores of real and of refined samples, ``(N,)``, the teaching loss, and the chain's uncapped drift."""
+        real_variance, real = torch.var_mean(f_real.detach(), correction=0)
+        refined_variance, refined = torch.var_mean(f_refined.detach(), correction=0)
+        drift = torch.zeros_like(real) if drift is None else drift
+        return cls(real, real_variance, refined, refined_variance, teaching.detach(), drift)
+
+    def read(self, team: Team = ALONE) -> Statistics:
+        """Read them from the device, once, and pool those of all processes."""
+        rows = team.gather(torch.stack([value.float() for value in self])).tolist()
+        each = Statistics(*zip(*rows, strict=True))
+        mean = Statistics(*(sum(values) / len(rows) for values in each))
+        return mean._replace(
+            real_variance=mean.real_variance + pvariance(each.real),
+            refined_variance=mean.refined_variance + pvariance(each.refined),
+        )
+
+    @property
+    def score_std(self) -> float:
+        """s, the mean of the two standard deviations."""
+        return (self.real_variance**0.5 + self.refined_variance**0.5) / 2
+
+    @property
+    def displacement(self) -> float:
+        """RMS of x̃_K − G(z), in σ."""
+        return self.squared**0.5
+
+
 @dataclass
 class BalancedStep:
-    """The drift coefficient a of the chain, adapted after every iteration unless the user has chosen it.
-
-    a ← a·exp(η·clip(gap / s, −1, 1)), where gap = mean f(x) − mean f(x̃_K) and s is the mean of the two standard
-    deviations: if the chain falls short of the data's score its steps grow, if it overshoots they shrink. This keeps
-    gap ≈ 0, the balance in which short-run maximum likelihood is stable, whatever the size of D's gradients. Beyond the
-    cap a larger a reaches no farther, so it does not grow there: it would take the longer to come back.
-    """
+    """The drift coefficient a of the chain, adapted after every iteration unless the user has chosen it."""
 
     steps: int = STEPS  # K
     size: float | None = None  # a, in units in which the data have standard deviation 1; None until there is a gradient
@@ -33,10 +73,7 @@ class BalancedStep:
             self.size = (noise or 0.06) / gradient_rms if self.chosen is None else self.chosen
 
     def update(self, gap: float, score_std: float, drift: float = 0.0) -> None:
-        """Let the chain reach farther, or less far, by the score gap of the iteration that has just ended.
-
-        `drift` is how long a drift would have been without the cap, in σ.
-        """
+        """Let a ← a·exp(η·clip(gap/s, −1, 1)), gap = mean f(x) − mean f(x̃_K), but no growth if the drift was cut."""
         if self.size is None or self.chosen is not None:
             return
         ratio = gap / score_std if score_std > 0 else math.copysign(1.0, gap)  # D's that give one score a batch

@@ -1,9 +1,4 @@
-"""Which function D is: its modes, its running statistics, its frozen parameters.
-
-A D with BatchNorm is three functions: in training mode on real samples, in training mode on refined ones, and in
-evaluation mode. The chain and both terms of the likelihood must see the same one, or the energy runs away. Here it is
-evaluation mode, on running statistics that a training-mode pass over each real batch keeps fresh.
-"""
+"""Which function D is, for chain and likelihood must see the same one: its modes, running statistics, frozen layers."""
 
 from __future__ import annotations
 
@@ -15,28 +10,23 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from coopinit_plugin.method.kept import attributes, buffers, kept, training
-from coopinit_plugin.method.team import ALONE, Team
+from coopinit_plugin.method.pair import ALONE, Team
 
 POWER_ITERATIONS = 15  # as torch's own parametrization runs when it is made
 
 
 def likelihood_mode(discriminator: nn.Module) -> None:
-    """Evaluation mode, so that dropout, BatchNorm and power iterations stand still in the chain.
-
-    Recurrent layers stay in training mode: cuDNN cannot run them backward otherwise.
-    """
+    """Evaluation mode, so that dropout, BatchNorm and power iterations stand still in the chain."""
     discriminator.eval()
     for module in discriminator.modules():
-        if isinstance(module, nn.RNNBase):
+        if isinstance(module, nn.RNNBase):  # cuDNN cannot run them backward otherwise
             module.train()
 
 
 def keep_frozen_layers(network: nn.Module) -> None:
     """Let the layers that the user keeps in evaluation mode, such as a pretrained BatchNorm, stay in it for good.
 
-    They are those in evaluation mode inside a network in training mode, and those that ``train()`` leaves in it.
-    Whatever calls ``train()`` later leaves them as they are. Recurrent layers are no such layers. The network is G or D
-    as the user has it; it changes, so it is to be a copy.
+    They are in it inside a network in training mode, or ``train()`` leaves them in it. The network, a copy, changes.
     """
     layers = [layer for layer in network.modules() if not isinstance(layer, nn.RNNBase)]
     stay = [layer for layer in layers if network.training and not layer.training]
@@ -54,14 +44,10 @@ def _stay(layer: nn.Module, train: Callable[[bool], object], mode: bool = True) 
     return layer
 
 
-def _is_frozen(layer: nn.Module) -> bool:
-    return getattr(vars(layer).get("train"), "func", None) is _stay
-
-
 def normalisers(module: nn.Module) -> list[_NormBase]:
     """The layers of `module` that keep running statistics of their input; the user's frozen ones keep none."""
     found = (m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None)
-    return [layer for layer in found if not _is_frozen(layer)]
+    return [layer for layer in found if getattr(vars(layer).get("train"), "func", None) is not _stay]
 
 
 def running_statistics(module: nn.Module) -> list[torch.Tensor]:
@@ -70,17 +56,9 @@ def running_statistics(module: nn.Module) -> list[torch.Tensor]:
 
 
 def refresh_statistics(
-    discriminator: nn.Module,
-    forward: Callable[[], object],
-    *,
-    afresh: bool = False,
-    team: Team = ALONE,
+    discriminator: nn.Module, forward: Callable[[], object], *, afresh: bool = False, team: Team = ALONE
 ) -> None:
-    """Run `forward`, D on a real batch, once without gradient, with D's normalising layers alone in training mode.
-
-    The running statistics become the mean over the processes that share the batch. `afresh` takes this batch's as they
-    are, instead of averaging them in.
-    """
+    """Run `forward`, D on a real batch, to average that into D's running statistics, or to put it there (`afresh`)."""
     layers = normalisers(discriminator)
     if not layers:
         return
@@ -92,25 +70,19 @@ def refresh_statistics(
         team.average(running_statistics(discriminator))
 
 
-def settle(
-    discriminator: nn.Module,
-    forward: Callable[[], object],
-    team: Team = ALONE,
-) -> None:
+def settle(discriminator: nn.Module, forward: Callable[[], object], team: Team = ALONE) -> None:
     """Make a fresh D ready for evaluation mode: statistics of real data, singular vectors that have converged.
 
-    A BatchNorm that has seen no data hides most of the gradient, and a hook-style spectral norm starts from random
-    vectors, by which it divides. The other buffers that a training-mode pass moves are taken for such vectors. What
-    `forward` runs is D on a real batch.
+    Buffers beside the statistics that a training-mode pass moves are taken for those of a hook-style spectral norm.
     """
     refresh_statistics(discriminator, forward, afresh=True, team=team)
     layers = normalisers(discriminator)
-    statistics = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
-    others = [buffer for buffer in discriminator.buffers() if id(buffer) not in statistics]
+    statistics = {buffer for layer in layers for buffer in layer.buffers(recurse=False)}
+    others = [buffer for buffer in discriminator.buffers() if buffer not in statistics]
     before = [buffer.clone() for buffer in others]
     with torch.no_grad(), kept(training(discriminator), buffers(*layers)):
         discriminator.train()
         forward()
-        if any(not torch.equal(new, old) for new, old in zip(others, before, strict=True)):
+        if not all(map(torch.equal, others, before)):
             for _ in range(POWER_ITERATIONS - 1):
                 forward()

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from coopinit_plugin.method.fitting import fit
-from coopinit_plugin.method.kept import buffers, frozen, kept, training
+from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.logit_map import Affine, Loss, critic_scale, line_search, unit_scale
-from coopinit_plugin.method.output_layers import OutputLayers
-from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.team import Team
+from coopinit_plugin.method.output_layers import alike, find_output_layers
+from coopinit_plugin.method.pair import Pair, Team
 
 Drawn = tuple[Any, Any, Any]  # (x, z, batch)
+Best = Callable[[Tensor, Tensor, bool, bool], Affine]  # of logits of real and generated samples; what may move
 
 SAMPLES = 1024  # real ones, and as many generated ones
 BATCHES, FEWEST = 32, 128  # in small batches no more than the 32 first, but 128 samples at least
 POSITIONS = 8  # scores that are looked at of each sample's patch map or time series of scores
+COARSE = 1e-3  # relative rounding of the logits from which on they are not single precision
+HALVINGS = 8
+
 INVERTED = (
     "D scores real samples below generated ones (means {:.3g} and {:.3g}) and would push G away from the data. Warm up "
     "longer, config=WarmStartConfig(iterations=...), or train D alone before G until real samples score higher."
+)
+TURNED = (
+    "After the warm-up D scored real samples below generated ones (means {:.3g} and {:.3g}), so its last layer was "
+    'turned round: real is high now. After more than a few iterations look at result.plot("report.png") first.'
+)
+TAKEN_BACK = (
+    "adapter.after_d_step (or what follows D's last layer) takes back what would suit the loss best: D's logits were "
+    "scaled by {:.3g} and shifted by {:.3g}, the most that it leaves, and not by {:.3g} and {:.3g}."
+)
+UNSTEADY = (
+    "D's score of the same samples differs between two calls with the same random state and buffers. No layer could be "
+    "proved to scale or shift its logits: they stay as the warm-up left them, of standard deviation {:.2g}. Give the "
+    "score without what changes it, adapter=coopinit_plugin.Adapter(score=lambda D, x, z, batch: ...)."
+)
+NONE_FOUND = (
+    "No layer of D's alone was found that scales or shifts its logits ({}spectral norm and no bias, a bound such as "
+    "tanh after the last layer, noise that changes from call to call, or G's layer, too?): they stay as the warm-up "
+    "left them, of standard deviation {:.2g}."
 )
 
 
@@ -44,24 +63,23 @@ def hand_over(
     Gives the map that was applied and how the logits lie now, for the summary; and what the user should know.
     """
     real, fake = _logits(pair, draw, team)
-    affine, moved, worries = Affine(1.0, 0.0), "", list[str]()
+    affine, moved, worries = Affine(), "", list[str]()
     if kind != "none":
         asked = kind == "wasserstein" or r1
         norms = team.gather(_gradient_norms(pair, *few[-1], kind)).flatten().cpu().double() if asked else torch.zeros(1)
 
-        def best_map(real: Tensor, fake: Tensor, layers: OutputLayers) -> Affine:
-            """The map that suits the loss best, of those that the layers allow."""
+        def best(real: Tensor, fake: Tensor, scalable: bool, shiftable: bool) -> Affine:
             if kind == "wasserstein":
-                best = critic_scale(real, fake, norms)
+                found = critic_scale(real, fake, norms)
             elif loss is None:
-                best = unit_scale(real, fake)
+                found = unit_scale(real, fake)
             else:
                 penalty = r1 / 2 * float(norms.square().mean())
-                best = line_search(loss, real, fake, penalty=penalty, scalable=layers.scales, shiftable=layers.shifts)
-            return Affine(best.scale if layers.scales else 1.0, best.shift if layers.shifts else 0.0)
+                found = line_search(loss, real, fake, penalty=penalty, scalable=scalable, shiftable=shiftable)
+            return Affine(found.scale if scalable else 1.0, found.shift if shiftable else 0.0)
 
-        affine, moved, worries = fit(still, partial(_scores, still, few), real, fake, best_map)
-        real, fake = affine.scale * (real + affine.shift), affine.scale * (fake + affine.shift)
+        affine, moved, worries = _fitted(still, few, real, fake, best)
+        real, fake = affine(real), affine(fake)
     if real.mean() < fake.mean():
         worries.append(INVERTED.format(float(real.mean()), float(fake.mean())))
     return {
@@ -76,32 +94,75 @@ def hand_over(
     }, worries
 
 
-def _scores(pair: Pair, samples: list[Drawn]) -> Tensor:
-    """D's logits of all samples, ``(N,)``."""
-    return torch.cat([pair.score(*drawn) for drawn in samples])
+@torch.no_grad()
+def _fitted(pair: Pair, few: list[Drawn], real: Tensor, fake: Tensor, best: Best) -> tuple[Affine, str, list[str]]:
+    """Write the best map into D's last layers, or the largest share that holds there; turn an inverted D round."""
+
+    def f() -> Tensor:
+        return torch.cat([pair.score(*drawn) for drawn in few])
+
+    layers = find_output_layers(pair.D, f, [*pair.G.parameters()])
+    scalable, shiftable = bool(layers.scaled), layers.shifted is not None
+
+    def after_a_step(affine: Affine) -> Tensor:  # what the loop does then, such as clipping, may take the map back
+        with kept(values(pair.D.parameters()), buffers(pair.D)):
+            layers.apply(affine)
+            pair.after_d_step()
+            return f()
+
+    before = after_a_step(Affine())
+
+    def holds(affine: Affine) -> bool:
+        return alike(after_a_step(affine), affine(before), layers.rounding)
+
+    sign = -1.0 if real.mean() < fake.mean() and scalable and holds(Affine(-1.0)) else 1.0
+    whole = best(sign * real, sign * fake, scalable, shiftable)
+    scale, shift = sign * whole.scale, sign * whole.shift
+    worries = [TURNED.format(float(real.mean()), float(fake.mean()))] if sign < 0 else []
+    if not holds(Affine(scale, shift)):
+        if not holds(Affine()):
+            return Affine(), "", [UNSTEADY.format(float(real.std()))]
+        scale = sign * whole.scale ** _largest_share(lambda share: holds(Affine(sign * whole.scale**share)))
+        shift = best(scale * real, scale * fake, False, shiftable).shift / scale
+        shift *= _largest_share(lambda share: holds(Affine(scale, share * shift)))
+        worries.append(TAKEN_BACK.format(scale, shift, sign * whole.scale, sign * whole.shift))
+    if moved := " and ".join(["scale"] * (scale != 1) + ["shift"] * (shift != 0)):
+        layers.apply(Affine(scale, shift))
+        pair.after_d_step()
+    elif not worries:
+        coarse = "numbers of low precision inside D, " if layers.rounding > COARSE else ""
+        worries.append(NONE_FOUND.format(coarse, float(real.std())))
+    return Affine(scale, shift), moved, worries
+
+
+def _largest_share(holds: Callable[[float], bool]) -> float:
+    """The largest share between 0 and 1 that holds, by bisection."""
+    low, high = 0.0, 1.0
+    if holds(high):
+        return high
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def _logits(pair: Pair, draw: Callable[[], Drawn], team: Team) -> tuple[Tensor, Tensor]:
-    """D's logits of up to about a thousand real and as many generated samples, in training mode as in the loop to come.
-
-    They are not averaged over a patch map: the user's loss is taken at each position.
-    """
-    real: list[Tensor] = []
-    fake: list[Tensor] = []
+    """D's logits of about a thousand real and as many generated samples, in training mode as in the loop to come."""
+    both: list[Tensor] = []
     with torch.no_grad(), kept(training(pair.D), buffers(pair.G, pair.D)):
         pair.D.train()
         found = 0
-        while found < FEWEST or (found < SAMPLES and len(real) < BATCHES):
+        while found < FEWEST or (found < SAMPLES and len(both) < BATCHES):
             x, z, batch = draw()
-            real.append(_thinned(pair.logits(x, z, batch)))
-            fake.append(_thinned(pair.logits(pair.generate(z), z, batch)))
-            found += len(real[-1]) * team.count
-    rows = team.gather(torch.stack([torch.cat(real).flatten(), torch.cat(fake).flatten()])).transpose(0, 1).flatten(1)
-    return rows[0].cpu().double(), rows[1].cpu().double()
+            real = _thinned(pair.logits(x, z, batch))
+            both.append(torch.stack([real, _thinned(pair.logits(pair.generate(z), z, batch))]))
+            found += len(real) * team.count
+    rows = team.gather(torch.cat(both, dim=1).flatten(1)).transpose(0, 1).flatten(1).cpu().double()
+    return rows[0], rows[1]
 
 
 def _thinned(f: Tensor) -> Tensor:
-    """At most `POSITIONS` scores of each sample, spread evenly over its map."""
+    """At most `POSITIONS` scores of each sample, spread evenly over its map: the loss is taken at each position."""
     if f.ndim < 2:
         return f.flatten()
     rows = f.flatten(1)
@@ -109,15 +170,12 @@ def _thinned(f: Tensor) -> Tensor:
 
 
 def _gradient_norms(pair: Pair, x: Any, z: Any, batch: Any, kind: str) -> Tensor:
-    """‖∇f‖ of each sample: at x, as R1 has it, or half-way between x and G(z), where a critic's gradient penalty looks.
-
-    Of a patch map it is that of the sum of its positions, as penalties on gradients are written.
-    """
+    """‖∇f‖ of each sample, f summed over a patch map: at x for R1, half-way to G(z) for a critic's penalty."""
     inputs, nest = tree_flatten(x)
     with kept(frozen(pair.D), buffers(pair.G, pair.D)):
         if kind == "wasserstein":
             with torch.no_grad():
                 inputs = [(a + b) / 2 for a, b in zip(inputs, tree_leaves(pair.generate(z)), strict=True)]
         inputs = [leaf.detach().requires_grad_() for leaf in inputs]
-        gradients, _ = input_gradient(lambda moved: pair.logits(moved, z, batch), inputs, nest)
+        gradients = input_gradient(lambda moved: pair.logits(moved, z, batch), inputs, nest)
     return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)

@@ -1,7 +1,4 @@
-"""The one way in which anything is put back: ``with kept(training(D), buffers(G)): ...``.
-
-Each of the functions below saves something when it is called and returns what puts it back.
-"""
+"""``with kept(training(D), buffers(G)): ...``: each function saves something at once and gives what puts it back."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Undo = Callable[[], None]
@@ -24,56 +20,39 @@ def kept(*undos: Undo) -> Iterator[None]:
         yield
 
 
+def attributes(owners: Iterable[Any], name: str) -> Undo:
+    """Save one attribute of each owner."""
+    return _each(setattr, [(owner, name, getattr(owner, name)) for owner in owners])
+
+
 def training(*modules: nn.Module) -> Undo:
     """Save every submodule's ``training`` flag."""
-    saved = [(child, child.training) for module in modules for child in module.modules()]
-
-    def undo() -> None:
-        for child, flag in saved:
-            child.training = flag
-
-    return undo
-
-
-def buffers(*modules: nn.Module) -> Undo:
-    """Save every buffer: the same tensor comes back with the same value."""
-    saved = [
-        (child, name, tensor, tensor.detach().clone())
-        for module in modules
-        for child in module.modules()
-        for name, tensor in child._buffers.items()
-        if tensor is not None
-    ]
-
-    def undo() -> None:
-        for child, name, tensor, value in saved:
-            child._buffers[name] = tensor.detach_().copy_(value)
-
-    return undo
+    return attributes([child for module in modules for child in module.modules()], "training")
 
 
 def frozen(module: nn.Module) -> Undo:
-    """Freeze the module's parameters; the undo makes those trainable again that were."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-    def set_flags(flag: bool) -> None:
-        for parameter in trainable:
-            parameter.requires_grad_(flag)
-
-    set_flags(False)
-    return lambda: set_flags(True)
+    """Save which parameters are trained, and freeze them all."""
+    undo = attributes(module.parameters(), "requires_grad")
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    return undo
 
 
 def values(tensors: Iterable[Tensor]) -> Undo:
     """Save the tensors' values."""
-    saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    return _each(lambda tensor, value: tensor.detach().copy_(value), [(t, t.detach().clone()) for t in tensors])
 
-    @torch.no_grad()
-    def undo() -> None:
-        for tensor, value in saved:
-            tensor.copy_(value)
 
-    return undo
+def buffers(*modules: nn.Module) -> Undo:
+    """Save every buffer: the same tensor comes back with the same value."""
+
+    def put_back(child: nn.Module, name: str, tensor: Tensor, value: Tensor) -> None:
+        child._buffers[name] = tensor.detach_().copy_(value)
+
+    children = [child for module in modules for child in module.modules()]
+    found = [(child, name, tensor) for child in children for name, tensor in child._buffers.items()]
+    saved = [(child, name, tensor, tensor.detach().clone()) for child, name, tensor in found if tensor is not None]
+    return _each(put_back, saved)
 
 
 def entries(mapping: MutableMapping[Any, Any]) -> Undo:
@@ -88,12 +67,9 @@ def entries(mapping: MutableMapping[Any, Any]) -> Undo:
     return undo
 
 
-def attributes(owners: Iterable[Any], name: str) -> Undo:
-    """Save one attribute of each owner."""
-    saved = [(owner, getattr(owner, name)) for owner in owners]
-
+def _each(put_back: Callable[..., object], saved: list[tuple[Any, ...]]) -> Undo:
     def undo() -> None:
-        for owner, value in saved:
-            setattr(owner, name, value)
+        for given in saved:
+            put_back(*given)
 
     return undo

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from coopinit_plugin.method.kept import kept, values
 from coopinit_plugin.method.logit_map import Affine
-from coopinit_plugin.method.recorder import recorded
+from coopinit_plugin.method.recorder import traced
 
 DEEPEST = 16  # layers looked at, from the last one back
+NEAR = 4  # of these, those whose bias may shift the logit
 ALIKE = 0.1  # of the outputs' standard deviation: what they may move, beside rounding, and still count as the same
 
 
@@ -23,23 +24,7 @@ class OutputLayers:
     scaled: list[nn.Parameter]  # that scale the logit when all are multiplied; empty if none do (spectral norm)
     shifted: nn.Parameter | None  # a bias that shifts the logit of every sample alike
     per_unit: float  # by how much it does so, for a change of the bias by 1
-    rounding: float = 0.0  # of D's numbers, relative to their size
-
-    @property
-    def scales(self) -> bool:
-        """Whether the logit can be scaled."""
-        return bool(self.scaled)
-
-    @property
-    def shifts(self) -> bool:
-        """Whether it can be shifted."""
-        return self.shifted is not None
-
-    def without(self, others: Iterable[nn.Parameter]) -> OutputLayers:
-        """What is left if these parameters must not change, such as a G's that shares layers with D."""
-        kept = {*others}
-        scaled = self.scaled if kept.isdisjoint(self.scaled) else []
-        return replace(self, scaled=scaled, shifted=None if self.shifted in kept else self.shifted)
+    rounding: float  # of D's numbers, relative to their size
 
     @torch.no_grad()
     def apply(self, affine: Affine) -> None:
@@ -51,56 +36,50 @@ class OutputLayers:
 
 
 @torch.no_grad()
-def find_output_layers(D: nn.Module, f: Callable[[], Tensor]) -> OutputLayers:
+def find_output_layers(D: nn.Module, f: Callable[[], Tensor], spared: Collection[nn.Parameter] = ()) -> OutputLayers:
     """Find the layers in which the logit is linear; f gives it for a fixed batch, ``(N,)``, the same at every call.
 
-    Going back from the last layer called, layers are taken as long as the logit is linear in the factor by which all
-    their parameters are multiplied together; the search is over once the logit itself is multiplied by that factor.
-    This finds the one last layer of most D's, the several of a multi-scale or projection D, and none if a spectral norm
-    undoes the factor. D's parameters are as before at the end.
+    From the last layer back, layers are taken as long as the logit is linear in a common factor of their parameters,
+    until it is multiplied by that factor itself: one layer of most D's, several of a multi-scale or projection D, none
+    if a spectral norm undoes the factor. Layers of `spared` parameters, G's, are left out. D stays as it is.
     """
-    with recorded(D) as record:
-        base = f()
-    last_first = [D, *(call.module for call in reversed(record.ended))]
-    last_first += reversed([*D.modules()])  # those run by their `forward`, which no hook sees
-    layers = [module for module in dict.fromkeys(last_first) if own_parameters(module)][:DEEPEST]
+    base, called, rounding = traced(D, f)
+    last_first = [D, *reversed(called), *reversed([*D.modules()])]  # last those run by `forward`, which no hook sees
+    layers = [layer for layer in dict.fromkeys(last_first) if own_parameters(layer)]
+    layers = [layer for layer in layers if {*own_parameters(layer)}.isdisjoint(spared)][:DEEPEST]
     size = float(base.abs().max().clamp_min(1e-12))
-    error = max(1e-3, 2 * record.rounding)
+    error = max(1e-3, 2 * rounding)
 
     def moved(parameters: list[nn.Parameter], *, by: float = 1.0, plus: float = 0.0) -> Tensor:
-        """What a change of the parameters does to the logits."""
         with kept(values(parameters)):
             for parameter in parameters:
                 parameter.mul_(by).add_(plus)
             return f() - base
 
     def equal(a: Tensor, b: Tensor) -> bool:
-        """Equal to rounding, against the size of the logits."""
         return float((a - b).abs().max()) <= error * max(size, float(b.abs().max()))
 
-    found: list[nn.Parameter] = []
-    complete = False
+    scaled: list[nn.Parameter] = []
     for layer in layers:
-        tried = [*dict.fromkeys([*found, *own_parameters(layer)])]
+        tried = [*dict.fromkeys([*scaled, *own_parameters(layer)])]
         twice, fourfold = moved(tried, by=2.0), moved(tried, by=4.0)  # powers of two, which no precision rounds
         if equal(fourfold, 3 * twice) and not equal(twice, torch.zeros_like(base)):
-            found = tried
-            if complete := equal(twice, base):
+            scaled = tried
+            if equal(twice, base):
+                layers = [layer for layer in layers if not {*scaled}.isdisjoint(own_parameters(layer))]
                 break
+    else:
+        scaled = []
 
-    if complete:
-        layers = [layer for layer in layers if not {*found}.isdisjoint(own_parameters(layer))]
     step = max(1.0, size)  # less would be lost in the rounding of large logits
-    for layer in layers[:4]:
-        bias = layer._parameters.get("bias")
-        if bias is None:
-            continue
-        up, down = moved([bias], plus=step) / step, -moved([bias], plus=-step) / step
-        per_unit = float(up.mean())
-        off = max(float((each - per_unit).abs().max()) for each in (up, down))  # a ReLU after it would bend one way
-        if abs(per_unit) > 1e-6 and off <= error * abs(per_unit):
-            return OutputLayers(found if complete else [], bias, per_unit, record.rounding)
-    return OutputLayers(found if complete else [], None, 1.0, record.rounding)
+    for bias in [layer._parameters.get("bias") for layer in layers[:NEAR]]:
+        if bias is not None:
+            up, down = moved([bias], plus=step) / step, -moved([bias], plus=-step) / step
+            per_unit = float(up.mean())
+            off = max(float((each - per_unit).abs().max()) for each in (up, down))  # a ReLU after it would bend one way
+            if abs(per_unit) > 1e-6 and off <= error * abs(per_unit):
+                return OutputLayers(scaled, bias, per_unit, rounding)
+    return OutputLayers(scaled, None, 1.0, rounding)
 
 
 def alike(now: Tensor, before: Tensor, rounding: float) -> bool:
@@ -109,10 +88,8 @@ def alike(now: Tensor, before: Tensor, rounding: float) -> bool:
     return moved <= ALIKE * float(before.std(correction=0)) + 4 * rounding * float(before.abs().max())
 
 
-def own_parameters(module: nn.Module) -> list[nn.Parameter]:
+def own_parameters(layer: nn.Module) -> list[nn.Parameter]:
     """A layer's own parameters, those under a parametrization of them included."""
-    own = [p for p in module._parameters.values() if p is not None]
-    inside = getattr(module, "parametrizations", None)
-    if isinstance(inside, nn.ModuleDict):
-        own += list(inside.parameters())
+    inside = getattr(layer, "parametrizations", None)
+    own = [*layer.parameters(recurse=False), *(inside.parameters() if isinstance(inside, nn.ModuleDict) else ())]
     return [p for p in own if p.is_floating_point()]

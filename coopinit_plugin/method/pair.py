@@ -1,4 +1,4 @@
-"""What the method asks of G and D: plain callables, every one of them there."""
+"""What the method is given: G and D as plain callables, and the processes that share the work."""
 
 from __future__ import annotations
 
@@ -32,6 +32,19 @@ class Pair:
     def score(self, x: Any, z: Any, batch: Any) -> Tensor:
         """f(x), one number a sample, high on real: a patch map is averaged over its positions."""
         return per_sample(self.logits(x, z, batch), tree_leaves(x)[0].shape[0])
+
+
+@dataclass(frozen=True)
+class Team:
+    """How the processes talk. Without arguments: one process that works alone."""
+
+    count: int = 1
+    index: int = 0  # which of them this one is, from 0
+    gather: Callable[[Tensor], Tensor] = lambda values: values[None]  # of every process, one row each, in their order
+    average: Callable[[list[Tensor]], object] = lambda tensors: None  # each becomes, in place, the mean over all
+
+
+ALONE = Team()
 
 
 def per_sample(f: Tensor, n: int) -> Tensor:

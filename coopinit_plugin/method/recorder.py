@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,41 +30,39 @@ class Record:
     begun: list[Call] = field(default_factory=list)  # in the order in which they began; those that failed, too
     ended: list[Call] = field(default_factory=list)  # in the order in which they ended
 
-    @property
-    def rounding(self) -> float:
-        """Relative rounding of the coarsest number that a module gave, e.g. 1/128 if one ran in bfloat16."""
-        given = [leaf for call in self.ended for leaf in tree_leaves(call.output) if isinstance(leaf, Tensor)]
-        return max((torch.finfo(leaf.dtype).eps for leaf in given if leaf.is_floating_point()), default=0.0)
-
 
 @contextmanager
 def recorded(network: nn.Module) -> Iterator[Record]:
-    """Record the calls of `network` and of all its submodules inside the context."""
-    record = Record()
-    running: list[Call] = []
-    handles = []
-    for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            continue  # takes no hooks
+    """Record the calls of `network` and of all its submodules inside the context; TorchScript takes no hooks."""
+    record, running = Record(), list[Call]()
+    names = {child: name for name, child in network.named_modules() if not isinstance(child, torch.jit.ScriptModule)}
 
-        def begin(module: nn.Module, given: Any, name: str = name) -> None:
-            call = Call(name, module)
-            if given and isinstance(given[0], Tensor):
-                call.shape, call.dtype = tuple(given[0].shape), given[0].dtype
-            running.append(call)
-            record.begun.append(call)
+    def begin(module: nn.Module, given: Any) -> None:
+        call = Call(names[module], module)
+        if given and isinstance(given[0], Tensor):
+            call.shape, call.dtype = tuple(given[0].shape), given[0].dtype
+        running.append(call)
+        record.begun.append(call)
 
-        def end(module: nn.Module, given: Any, output: Any) -> None:
-            while running and running[-1].module is not module:
-                running.pop()  # calls inside this one that failed, and were caught
-            if running:
-                call = running.pop()
-                call.output = output
-                record.ended.append(call)
+    def end(module: nn.Module, given: Any, output: Any) -> None:
+        while running and (call := running.pop()).module is not module:
+            pass  # a call inside this one that failed, and was caught
+        call.output = output
+        record.ended.append(call)
 
-        handles += [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+    handles = [child.register_forward_pre_hook(begin) for child in names]
+    handles += [child.register_forward_hook(end) for child in names]
     try:
         yield record
     finally:
         for handle in handles:
             handle.remove()
+
+
+def traced(network: nn.Module, f: Callable[[], Tensor]) -> tuple[Tensor, list[nn.Module], float]:
+    """What f gives, the modules it called, in their order, and the relative rounding of their coarsest number."""
+    with recorded(network) as record:
+        output = f()
+    given = [leaf for call in record.ended for leaf in tree_leaves(call.output) if isinstance(leaf, Tensor)]
+    rounding = max((torch.finfo(leaf.dtype).eps for leaf in given if leaf.is_floating_point()), default=0.0)
+    return output, [call.module for call in record.ended], rounding

@@ -1,17 +1,13 @@
 """G slower than D: its layers before a normalisation get larger, which changes no sample.
 
-A step of the adversarial loop's Adam moves each entry of a weight W by about its learning rate η, and so what the layer
-does by η/σ(W) of itself, σ the largest singular value. So a layer that is so many times as large turns that much more
-slowly, while the normalisation after it leaves what G gives as it is. After the warm-up G is the one that has more to
-lose: at the speed that it has from random weights it leaves its modes within a hundred iterations, before D has learnt
-to hold it.
+A step of Adam moves what a layer of weight W does by a share of about η/σ(W), η the learning rate, σ the largest
+singular value. So a layer that is so many times as large turns that much more slowly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,7 +19,7 @@ from coopinit_plugin.method.energy_mode import normalisers
 from coopinit_plugin.method.kept import buffers, kept, training, values
 from coopinit_plugin.method.output_layers import alike, own_parameters
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.method.recorder import recorded
+from coopinit_plugin.method.recorder import traced
 from coopinit_plugin.method.stopping import GOAL
 
 SLOWER = 64.0  # G's layers before a normalisation, against their size before the warm-up, if it came to its goal
@@ -40,34 +36,18 @@ def slowed_generator(
 ) -> int:
     """Make G learn more slowly in the adversarial loop than D. Gives the number of weights that were changed.
 
-    The farther the warm-up ended from the data, the less there is to lose, and the more G has yet to learn: the factor
-    is `SLOWER` if the warm-up came to its goal, or `STEADY` if the loss that follows has a gradient penalty
-    (`penalised`), and falls with the square of the distance, in σ, over the goal. If the distance was never read, the
-    warm-up was too short to have come anywhere, and G keeps its speed; so does a G that translates, by the latents `z`
-    and `z_again` of one batch.
-
-    `sizes` are those that :func:`layer_sizes` read of G before the warm-up. G's samples of the latents `z` have to stay
-    as they are, so G has to give the same for the same at every call.
+    They get so many times the `sizes` of before the warm-up: the farther it ended from the data, the less. A G that
+    translates, by two draws of latents for one batch, keeps its speed. G has to give the same at every call.
     """
     if follows_a_source(z, z_again):
         return 0
-
-    def samples(training_mode: bool) -> Tensor:
-        with kept(training(pair.G), buffers(pair.G)):
-            pair.G.train(training_mode)
-            return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
-
     most = STEADY if penalised else SLOWER
     slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
-    return _set_sizes(pair.G, [slower * size for size in sizes], [partial(samples, True), partial(samples, False)])
+    return _set_sizes(pair, z, [slower * size for size in sizes])
 
 
 def follows_a_source(z: Any, again: Any) -> bool:
-    """Whether G starts from an image or a series that is given, as in translation from one domain to another.
-
-    Such a G has more to learn from the adversarial loop than the data's distribution: what belongs to which source.
-    `z` and `again` are drawn for one batch: what is alike in both is no noise.
-    """
+    """Whether G translates an image or series that is given: what is alike in two draws for one batch is no noise."""
     pairs = zip(tree_leaves(z), tree_leaves(again), strict=False)  # StyleGAN2 draws one latent or two
     return any(a.ndim > 2 and a.is_floating_point() and torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
@@ -79,85 +59,74 @@ def layer_sizes(network: nn.Module) -> list[float]:
 
 
 @torch.no_grad()
-def _set_sizes(network: nn.Module, sizes: list[float], outputs: Sequence[Callable[[], Tensor]]) -> int:
-    """Give every layer the size that is asked for if each of the outputs, flat, stays; the number that changed."""
-    wanted = dict(zip(map(id, _weights(network)), sizes, strict=True))
-    with recorded(network) as record:
-        before = [outputs[0]()]
-    called = [call.module for call in record.ended if call.name and not _inside(call.name)]
-    rounding = record.rounding
-    del record  # which holds what every layer gave
-    before += [f() for f in outputs[1:]]
-    if any(float(base.std(correction=0)) <= max(ROUNDING, rounding) * float(base.abs().max()) for base in before):
+def _set_sizes(pair: Pair, z: Any, sizes: list[float]) -> int:
+    """Give every weight the size that is asked for, if G's samples stay in both modes; the number that changed."""
+    G = pair.G
+
+    def samples(mode: bool) -> Tensor:
+        with kept(training(G), buffers(G)):
+            G.train(mode)
+            return torch.cat([leaf.flatten() for leaf in tree_leaves(pair.generate(z))])
+
+    in_training, called, rounding = traced(G, lambda: samples(True))
+    before = {True: in_training, False: samples(False)}
+    if not all(base.std(correction=0) > max(ROUNDING, rounding) * base.abs().max() for base in before.values()):
         return 0  # they are all the same, and would be so whatever was done to the layers
-    changed = 0
-    for layer, norm, biases in _places(network, called):
-        for weight in _matrices(layer):
-            size, now = wanted.get(id(weight), 0.0), _size(weight)
-            if size and now and abs(size / now - 1) > NEGLIGIBLE:
-                ways = _ways(weight, size / now, norm, biases)
-                changed += any(_multiplied(way, outputs, before, rounding) for way in ways)
+
+    def stays(way: Way) -> bool:
+        """Multiply, if nothing of it is frozen; whether the samples stayed: if they did not, all is put back."""
+        if any(isinstance(tensor, nn.Parameter) and not tensor.requires_grad for tensor, _ in way):
+            return False
+        undo = values(tensor for tensor, _ in way)
+        for tensor, by in way:
+            tensor.mul_(by)
+        if all(alike(samples(mode), base, rounding) for mode, base in before.items()):
+            return True
+        undo()
+        return False
+
+    wanted, changed = dict(zip(_weights(G), sizes, strict=True)), 0
+    for weight, norm, biases in _places(G, called):
+        size, now = wanted.get(weight, 0.0), _size(weight)
+        if size and now and abs(size / now - 1) > NEGLIGIBLE:
+            changed += any(stays(way) for way in _ways(weight, size / now, norm, biases))
     return changed
 
 
-def _places(network: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Module, _NormBase | None, list[Any]]]:
-    """Each layer, the normalisation called before the next one, the biases that stand before that one.
+def _places(network: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Parameter, _NormBase | None, list[Any]]]:
+    """Each weight, in the order of the calls; the normalisation before the next layer; the biases before that.
 
-    They come in the order of the calls; last the layers whose call cannot be seen, as they are run by their ``forward``
-    or by a function of torch.
+    Last come the layers whose call cannot be seen, as they are run by their ``forward`` or by a function of torch.
     """
-    modules = [*dict.fromkeys(called), network]  # last its own parameters, if it has some
-    layers = [index for index, module in enumerate(modules) if _matrices(module)]
-    for index, following in zip(layers, [*layers[1:], None], strict=False):
-        between = modules[index + 1 : following]
-        norm = next((m for m in between if m in normalisers(m)), None)
-        before_norm = between if norm is None else between[: between.index(norm)]
-        biases = [module._parameters.get("bias") for module in (modules[index], *before_norm)]
-        yield modules[index], norm, [bias for bias in biases if bias is not None]
-    for name, module in network.named_modules():
-        if module not in modules and not _inside(name):
-            yield module, None, [bias for bias in [module._parameters.get("bias")] if bias is not None]
-
-
-def _inside(name: str) -> bool:
-    """Whether it is a part of a parametrization, whose parameters are taken for those of its layer."""
-    return "parametrizations." in f"{name}."
+    modules, norms = [*dict.fromkeys([*called, *network.modules()])], normalisers(network)
+    matrices = {module: [p for p in own_parameters(module) if p.ndim > 1] for module in modules}
+    layers = [index for index, module in enumerate(modules) if matrices[module]]
+    for index, following in zip(layers, [*layers[1:], None], strict=True):
+        after = modules[index:following]
+        norm = next((module for module in after if module in norms), None)
+        before_norm = after if norm is None else after[: after.index(norm)]
+        biases = [bias for module in before_norm if (bias := module._parameters.get("bias")) is not None]
+        for weight in matrices[modules[index]]:
+            yield weight, norm, biases
 
 
 def _ways(weight: nn.Parameter, factor: float, norm: _NormBase | None, biases: list[Any]) -> Iterator[Way]:
     """What may have to be multiplied with a weight for the function to stay, the likeliest first."""
     if norm is not None and norm.running_mean is not None and norm.running_var is not None:
         for part in (factor**share for share in SHARES):
-            way: Way = [(weight, part), *((bias, part) for bias in biases)]
-            way += [(norm.running_mean, part), (norm.running_var, part**2)]
+            way: Way = [(tensor, part) for tensor in (weight, *biases, norm.running_mean)]
+            way.append((norm.running_var, part**2))
             if norm.weight is not None:  # ε weighs more in a smaller variance
                 variance = norm.running_var
                 way.append((norm.weight, ((variance + norm.eps / part**2) / (variance + norm.eps)).sqrt()))
             yield way
     yield [(weight, factor)]
     if biases:
-        yield [(weight, factor), *((bias, factor) for bias in biases)]
-
-
-def _multiplied(way: Way, outputs: Sequence[Callable[[], Tensor]], before: list[Tensor], rounding: float) -> bool:
-    """Multiply, if nothing of it is frozen; whether the outputs stayed: if they did not, all is put back."""
-    if any(isinstance(tensor, nn.Parameter) and not tensor.requires_grad for tensor, _ in way):
-        return False
-    undo = values(tensor for tensor, _ in way)
-    for tensor, by in way:
-        tensor.mul_(by)
-    if all(alike(f(), base, rounding) for f, base in zip(outputs, before, strict=True)):
-        return True
-    undo()
-    return False
+        yield [(tensor, factor) for tensor in (weight, *biases)]
 
 
 def _weights(network: nn.Module) -> list[nn.Parameter]:
     return [p for p in network.parameters() if p.ndim > 1 and p.requires_grad and p.is_floating_point()]
-
-
-def _matrices(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in own_parameters(module) if p.ndim > 1 and p.requires_grad]
 
 
 def _size(weight: Tensor) -> float:

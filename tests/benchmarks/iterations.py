@@ -10,10 +10,9 @@ from coopinit_plugin import Adapter
 from coopinit_plugin.calling.adapter import bound
 from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.host.memory_format import lay_out
-from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode, settle
-from coopinit_plugin.method.iteration import Settings, cooperate
+from coopinit_plugin.method.iteration import AveragedGenerator, Settings, cooperate
 from coopinit_plugin.method.memory import Memory
 from examples.study import cost
 from tests.benchmarks.networks import Case

@@ -82,7 +82,7 @@ def measure(case: str, steps: int, iterations: int) -> dict[str, float]:
 
     with (
         put_on_the_clock(iteration, "langevin", MOVES),
-        put_on_the_clock(iteration, "_gradients", which),
+        put_on_the_clock(iteration, "_backward", which),
         put_on_the_clock(langevin, "input_gradient", CHAIN),
         put_on_the_clock(iteration, "refresh_statistics", STATISTICS),
         put_on_the_clock(Pair, "score", D_PASS),

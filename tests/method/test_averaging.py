@@ -11,7 +11,7 @@ from snapshot import state_bits
 from torch import nn
 
 from coopinit_plugin import warm_start
-from coopinit_plugin.method.averaging import AveragedGenerator
+from coopinit_plugin.method.iteration import AveragedGenerator
 
 
 def test_the_first_iterations_count_alike_and_later_ones_by_the_decay():

@@ -17,7 +17,7 @@ from coopinit_plugin.method import distance
 from coopinit_plugin.method.balance import step_size
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.iteration import Settings, cooperate
-from coopinit_plugin.method.memory import PLACES, Lag, Memory
+from coopinit_plugin.method.memory import PLACES, Memory
 
 ITERATIONS = 25
 PLAIN = Settings(0.06, 0.1, [1.0])
@@ -165,7 +165,7 @@ def test_an_iteration_is_the_textbooks(case):
         if step.size is None:
             expected = reference.first_step_size(xs, z)
         distance = reference.distance = 0.0 if iteration < 2 else 0.5 * behind**0.5 * iteration
-        _, found = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d, Lag(behind, distance))
+        _, found = cooperate(pair, memory, (x, z, x), step, settings, adam_g, adam_d, behind, distance)
         if reference.a is None:
             assert step.size == pytest.approx(expected, rel=1e-6)  # found in single precision
             reference.a = step.size
@@ -258,9 +258,9 @@ def test_ds_learning_rate_follows_the_balance_of_the_chain_gs_stays(steps, monke
     seen = []
     plain = cooperate
 
-    def recorded(pair, memory, real, step, settings, adam_g, adam_d, lag):
+    def recorded(pair, memory, real, step, settings, adam_g, adam_d, *lag):
         seen.append((step.pace, adam_g.param_groups[0]["lr"], adam_d.param_groups[0]["lr"]))
-        return plain(pair, memory, real, step, settings, adam_g, adam_d, lag)
+        return plain(pair, memory, real, step, settings, adam_g, adam_d, *lag)
 
     monkeypatch.setattr("coopinit_plugin.method.iteration.cooperate", recorded)
     config = WarmStartConfig(iterations=30, lr_generator=1e-4, lr_discriminator=3e-3, langevin_steps=steps)

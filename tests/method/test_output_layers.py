@@ -243,9 +243,8 @@ def test_a_last_layer_that_is_run_by_its_forward_is_found(bias):
 
 
 def test_layers_of_g_are_left_out():
-    D, x = nn.Linear(3, 1), torch.randn(32, 3)
-    found = find_output_layers(D, lambda: D(x).flatten())
-    assert (found.without([nn.Parameter(torch.ones(1))]).scaled, found.shifted) == (found.scaled, D.bias)
-    without = found.without([D.weight])
-    assert (without.scaled, without.shifted) == ([], D.bias)
-    assert found.without(D.parameters()).shifted is None
+    D, x = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1)), torch.randn(32, 3)
+    found = find_output_layers(D, lambda: D(x).flatten(), [D[1].weight])
+    assert (found.shifted is D[0].bias, {*found.scaled}.isdisjoint(D[1].parameters())) == (True, True)
+    nothing = find_output_layers(D, lambda: D(x).flatten(), [*D.parameters()])
+    assert (nothing.scaled, nothing.shifted) == ([], None)
