@@ -105,7 +105,6 @@ def warm_start(
         torch.enable_grad(),
         borrowed_randomness(config.seed, loader),
         engine(accelerator, device_of(generator) if isinstance(generator, nn.Module) else None) as run,
-        run.failing_together(),
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
