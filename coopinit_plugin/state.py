@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -137,7 +137,6 @@ def known(
     """How G and D, copies of the user's, are called; and proof that they can be warmed up so."""
     run, told = stage.run, stage.config.handover
     adapter = seen(users, G, D, batches.peek(), given, told not in ("auto", "none"))
-    adapter = replace(adapter, real=batches.steady(adapter.real, "x"), latent=batches.steady(adapter.latent, "z"))
     pair = bound(G, D, adapter, run.accelerator.autocast)
     with untouched(*users):
         unreached = prove(pair, batches.peek(), run.device)
@@ -167,8 +166,7 @@ def begin(pair: Pair, batches: Batches, stage: Stage) -> State:
     if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
         settle(pair.D, lambda: pair.score(x, z, batch), team=team)
     scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
-    if keeps_batch := needs_batch(lambda batch: pair.score(x, z, batch)):
-        batches.keep_alike()
+    keeps_batch = needs_batch(lambda batch: pair.score(x, z, batch))
     places = max(PLACES, -(-PAIRS // (len(tree_leaves(x)[0]) * team.count)))
     state = State(
         pair=pair,

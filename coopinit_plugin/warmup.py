@@ -147,7 +147,6 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         share = state.plateau.among() if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
         told = _handed_over(bound(G, D, adapter), adapter, state, stage, distance)
-        batches.close()
         history, ended = state.history, time.perf_counter()
         summary = {
             "iterations": len(history),
