@@ -108,7 +108,9 @@ def warm_start(
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
-        begun, finished = run.any(resume and checkpoints.exists, resume and (Path(output_dir or "") / CONFIG).exists())
+        begun, finished = run.any(
+            resume and checkpoints.path.exists(), resume and (Path(output_dir or "") / CONFIG).exists()
+        )
         if finished and not begun:
             logger.warning("%s holds the result of a finished warm-up, which is taken: nothing is run.", output_dir)
             result = WarmStart.from_pretrained(output_dir or "")
