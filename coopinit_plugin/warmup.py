@@ -30,10 +30,9 @@ from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.slower_generator import slowed_generator
-from coopinit_plugin.result.files import CONFIG
-from coopinit_plugin.result.provenance import Witness
+from coopinit_plugin.result.provenance import witness
 from coopinit_plugin.result.step_report import StepReport
-from coopinit_plugin.result.warm_start import WarmStart
+from coopinit_plugin.result.warm_start import CONFIG, WarmStart
 from coopinit_plugin.result.words import tell
 from coopinit_plugin.state import Stage, State, begin, known
 
@@ -79,7 +78,7 @@ def warm_start(
             where it is complete; begin where there is neither.
         ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
             get G's warm weights too.
-        callback: Called with every iteration's statistics in the main process, e.g. to log ``step.measures``; ``False``
+        callback: Called with every iteration's statistics in the main process, e.g. to log ``vars(step)``; ``False``
             stops there, weights kept.
         progress: Show on the standard error stream how far it is, and in one line what came out.
 
@@ -141,7 +140,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         batches = Batches(part, run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), G, D, batches, adapter, stage)
         run.check_first(batches.peek())
-        witness = Witness(pair, batches.peek(), config.seed, run.device)
+        came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
         state = begin(pair, batches, stage)
         before, began = state.history[-1].seconds if state.history else 0.0, time.perf_counter()
@@ -165,7 +164,7 @@ def _warm_up(generator: nn.Module, discriminator: nn.Module, loader: Any, adapte
         }
         summary, history = run.gather_objects((summary, history) if run.is_main else None)[0]
         weights = [cpu_copy(state_of(a), state_of(b)) for a, b in ((G, generator), (D, discriminator))]
-        return WarmStart(weights[0], weights[1], config, history, summary, witness.origin(), witness.samples())
+        return WarmStart(weights[0], weights[1], config, history, summary, *came_out())
 
 
 def _handed_over(pair: Pair, adapter: Adapter, state: State, stage: Stage, distance: float | None) -> dict[str, Any]:
