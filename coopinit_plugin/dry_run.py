@@ -12,10 +12,9 @@ from coopinit_plugin.arguments import check_loader
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.calling.data import spread
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.copies import copies
+from coopinit_plugin.host.copies import copies, seen
 from coopinit_plugin.host.networks import device_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness
-from coopinit_plugin.host.untouched import seen
 
 
 def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adapter: Adapter | None = None) -> Adapter:

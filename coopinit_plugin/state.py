@@ -18,12 +18,11 @@ from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back
-from coopinit_plugin.host.copies import trained
+from coopinit_plugin.host.copies import prove, seen, trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.networks import few, tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
-from coopinit_plugin.host.untouched import prove, seen, untouched
 from coopinit_plugin.method.averaging import AveragedGenerator
 from coopinit_plugin.method.balance import BalancedStep, step_size
 from coopinit_plugin.method.distance import SlicedWasserstein
@@ -138,8 +137,7 @@ def known(
     run, told = stage.run, stage.config.handover
     adapter = seen(users, G, D, batches.peek(), given, told not in ("auto", "none"))
     pair = bound(G, D, adapter, run.accelerator.autocast)
-    with untouched(*users):
-        unreached = prove(pair, batches.peek(), run.device)
+    unreached = prove(users, pair, batches.peek(), run.device)
     logger.info("How G and D are called:\n%s", adapter)
     warnings = [*adapter.warnings, UNKNOWN] if following_loss(told, adapter)[0] == "unit" else [*adapter.warnings]
     if unreached:

@@ -76,7 +76,7 @@ def warm_start(
         output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
         resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
             where it is complete; begin where there is neither.
-        ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
+        ema: Averaged copies of G, made before this call, or the modules that hold them (``AveragedModel``, ...); they
             get G's warm weights too.
         callback: Called with every iteration's statistics in the main process, e.g. to log ``vars(step)``; ``False``
             stops there, weights kept.
