@@ -303,4 +303,4 @@ def test_a_log_probability_is_a_logit_before_a_sigmoid():
 
 def test_one_module_in_both_places():
     G = mlp_pair()[0]
-    refused(G, G, vectors(), "one and the same module, a Sequential; expected two")
+    refused(G, G, vectors(), "one and the same module; expected two")
