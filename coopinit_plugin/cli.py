@@ -18,8 +18,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.first_look import inspect
 from coopinit_plugin.host.checkpoint import NAME as CHECKPOINT
 from coopinit_plugin.nests import describe
-from coopinit_plugin.result.files import CONFIG
-from coopinit_plugin.result.warm_start import WarmStart
+from coopinit_plugin.result.warm_start import CONFIG, WarmStart
 from coopinit_plugin.trial.pilot import pilot
 from coopinit_plugin.trial.report import PAGE
 from coopinit_plugin.warmup import warm_start

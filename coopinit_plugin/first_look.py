@@ -17,11 +17,10 @@ from coopinit_plugin.calling.data import spread
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.copies import copies
+from coopinit_plugin.host.copies import copies, prove, seen
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.networks import device_of, few, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness
-from coopinit_plugin.host.untouched import prove, seen, untouched
 from coopinit_plugin.method.kept import buffers, kept, training, values
 from coopinit_plugin.method.pair import Pair, detached, release_graphs
 
@@ -103,10 +102,8 @@ def known(
 ) -> tuple[Adapter, Pair]:
     """How our copies of the user's G and D are called; and proof that they can be warmed up so."""
     adapter = seen(users, *ours, batches.peek(), given, handover not in ("auto", "none"))
-    adapter = replace(adapter, real=batches.steady(adapter.real, "x"), latent=batches.steady(adapter.latent, "z"))
     pair = bound(*ours, adapter, run.accelerator.autocast)
-    with untouched(*users):
-        unreached = prove(pair, batches.peek(), run.device)
+    unreached = prove(users, pair, batches.peek(), run.device)
     logger.info("How G and D are called:\n%s", adapter)
     worries = [*adapter.warnings]
     if following_loss(handover, adapter)[0] == "unit":

@@ -69,8 +69,6 @@ class State:
             energy_mode.settle(pair.D, score, team=team)
         scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
         keeps = needs_batch(partial(pair.score, x, z))
-        if keeps:
-            batches.keep_alike()
         places = max(memory.PLACES, math.ceil(memory.PAIRS / (len(tree_leaves(x)[0]) * team.count)))
         self.memory = memory.Memory(places, config.seed, team)
         self.step = balance.step_size(config.step_size, config.langevin_steps)

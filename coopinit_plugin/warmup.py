@@ -28,10 +28,9 @@ from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.method.slower_generator import slowed_generator
-from coopinit_plugin.result.files import CONFIG
-from coopinit_plugin.result.provenance import Witness
+from coopinit_plugin.result.provenance import witness
 from coopinit_plugin.result.step_report import StepReport
-from coopinit_plugin.result.warm_start import WarmStart
+from coopinit_plugin.result.warm_start import CONFIG, WarmStart
 from coopinit_plugin.result.words import tell
 
 logger = logging.getLogger(__name__)
@@ -74,9 +73,9 @@ def warm_start(
         output_dir: Where checkpoints go on the way, and the result, as ``result.save_pretrained(output_dir)`` saves it.
         resume: Go on from the checkpoint in `output_dir`, as if there had been no interruption; take the result
             where it is complete; begin where there is neither.
-        ema: Averaged copies of G, made before this call, or the helpers that hold them (``AveragedModel``, ...); they
+        ema: Averaged copies of G, made before this call, or the modules that hold them (``AveragedModel``, ...); they
             get G's warm weights too.
-        callback: Called with every iteration's statistics in the main process, e.g. to log ``step.measures``; ``False``
+        callback: Called with every iteration's statistics in the main process, e.g. to log ``vars(step)``; ``False``
             stops there, weights kept.
         progress: Show on the standard error stream how far it is, and in one line what came out.
 
@@ -100,11 +99,12 @@ def warm_start(
         torch.enable_grad(),
         borrowed_randomness(config.seed, loader),
         engine(accelerator, device_of(generator) if isinstance(generator, nn.Module) else None) as run,
-        run.failing_together(),
     ):
         averaged = averages(ema, checked("generator", generator))
         checkpoints = Checkpoints(output_dir, run.is_main)
-        begun, finished = run.any(resume and checkpoints.exists, resume and (Path(output_dir or "") / CONFIG).exists())
+        begun, finished = run.any(
+            resume and checkpoints.path.exists(), resume and (Path(output_dir or "") / CONFIG).exists()
+        )
         if finished and not begun:
             logger.warning("%s holds the result of a finished warm-up, which is taken: nothing is run.", output_dir)
             result = WarmStart.from_pretrained(output_dir or "")
@@ -137,7 +137,7 @@ def _warm_up(
         batches = Batches(run.part_of(loader), run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), (G, D), batches, adapter, config.handover, run)
         run.check_first(batches.peek())
-        witness = Witness(pair, batches.peek(), config.seed, run.device)
+        came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
         state = State(pair, batches, stage, stage.checkpoints.read() if begun else None)
         stopped_by = iterate(state, step_seconds)
@@ -145,7 +145,6 @@ def _warm_up(
         share = among(*state.plateau.newest()) if distance is not None and distance == state.plateau.last else None
         state.averaged.hand_over()
         told = _handed_over(bound(G, D, adapter), adapter, state, distance)
-        batches.close()
         seconds = time.perf_counter() - state.since
         readings = state.plateau.readings
         summary = {
@@ -162,7 +161,7 @@ def _warm_up(
         }
         summary, history = run.gather_objects((summary, state.history) if run.is_main else None)[0]
         weights = [cpu_copy(state_of(ours), state_of(users)) for ours, users in ((G, generator), (D, discriminator))]
-        return WarmStart(weights[0], weights[1], config, history, summary, witness.origin(), witness.samples())
+        return WarmStart(weights[0], weights[1], config, history, summary, *came_out())
 
 
 def _handed_over(pair: Pair, adapter: Adapter, state: State, distance: float | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import time
 from collections.abc import Iterable
@@ -18,8 +17,6 @@ from torch.utils._pytree import tree_map_only
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import few, tensors_of
-
-logger = logging.getLogger(__name__)
 
 NAME = "checkpoint.pt"
 SHARE = 0.02  # of the time may go into writing checkpoints
@@ -39,47 +36,35 @@ class Checkpoints:
         self._next = 0.0  # when the next one is due
 
     @property
-    def exists(self) -> bool:
-        """Whether there is one to go on from."""
-        return self.path.exists()
-
-    @property
     def due(self) -> bool:
         """Whether the next one costs little against the time since the last."""
         return self._writes and time.monotonic() >= self._next
 
     def write(self, state: Any) -> None:
-        """Replace the checkpoint by `state`, a nest of tensors; if a later one than the first fails, only warn."""
+        """Replace the checkpoint by `state`, a nest of tensors."""
         if not self._writes:
             return
         began = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._new, "wb") as file:
-                # No graph, and no class of the user's own, which `weights_only` does not read.
-                torch.save(tree_map_only(Tensor, lambda tensor: tensor.detach().as_subclass(Tensor), state), file)
-                file.flush()
-                os.fsync(file.fileno())
+            # No graph, and no class of the user's own, which `weights_only` does not read.
+            torch.save(tree_map_only(Tensor, lambda tensor: tensor.detach().as_subclass(Tensor), state), self._new)
             os.replace(self._new, self.path)
         except (OSError, RuntimeError) as error:
-            what = f"output_dir={str(self.path.parent)!r} cannot be written ({getattr(error, 'strerror', '') or error})"
-            if self._next == 0:
-                raise CoopInitError(f"{what}; your networks are untouched. Give a folder you may write to.") from error
-            logger.warning("%s; going on with the last checkpoint that could be.", what)
+            what = f"output_dir={str(self.path.parent)!r} cannot be written ({error}); your networks are untouched"
+            raise CoopInitError(f"{what}. Give a folder that you may write to, with room in it.") from error
         ended = time.monotonic()
         self._next = ended + (ended - began) / SHARE
 
-    def read(self) -> Any:
+    def read(self) -> dict[str, Any]:
         """The state that was written, on the CPU; only tensors and plain values are read, for a file may hold code."""
         try:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(self.path, map_location="cpu", weights_only=True)
             return {"identity": state["identity"], **state}  # a file of something else has none
         except Exception as error:  # torch.load has a dozen kinds
-            raise CoopInitError(
-                f"{self.path} is no checkpoint of this library, or was damaged ({type(error).__name__}). "
-                "Delete it, or call warm_start with resume=False, to begin anew."
-            ) from error
+            what = f"{self.path} is no checkpoint of this library, or was damaged ({type(error).__name__})"
+            raise CoopInitError(f"{what}. Delete it, or call with resume=False, to begin anew.") from error
 
     def remove(self) -> None:
         """Forget the checkpoint."""
@@ -90,8 +75,7 @@ class Checkpoints:
 
 def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> dict[str, Any]:
     """What has to be the same for a warm-up to go on: settings but the time budget, processes, networks' tensors."""
-    same = {**dataclasses.asdict(config), "the number of processes": processes}
-    del same["max_seconds"]
+    same = {**dataclasses.asdict(config), "max_seconds": None, "the number of processes": processes}
     for name, module in networks.items():
         same |= {f"{name}.{key}": [list(t.shape), str(t.dtype)] for key, t in tensors_of(module).items()}
     return same
@@ -99,12 +83,8 @@ def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> 
 
 def check_same(was: dict[str, Any], now: dict[str, Any], where: object) -> None:
     """Refuse to go on with what was begun differently, saying what differs."""
-    differences = [
-        f"{key} was {was.get(key, 'not there')!r} and is {now.get(key, 'not there')!r}"
-        for key in {**was, **now}
-        if was.get(key) != now.get(key)
-    ]
-    if differences:
+    pairs = {key: (was.get(key, "not there"), now.get(key, "not there")) for key in {**was, **now}}
+    if differences := [f"{key} was {then!r} and is {here!r}" for key, (then, here) in pairs.items() if then != here]:
         raise CoopInitError(
             f"{where} holds a warm-up of other networks or settings ({few(differences)}); your networks are untouched. "
             "Call with what it was begun with, or another output_dir, or resume=False to begin anew there."

@@ -1,60 +1,60 @@
-"""Copies of the user's networks, on which the warm-up works: nothing that they do reaches the originals."""
+"""Copies of the user's networks, on which the warm-up works, and proof that the copies alone compute."""
 
 from __future__ import annotations
 
 import copy
-import weakref
-from collections.abc import Callable, Iterator, MutableMapping
-from functools import partial
-from types import CellType, FunctionType, MethodType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves
 
+from coopinit_plugin.calling.adapter import Adapter
+from coopinit_plugin.calling.data import check_mask
+from coopinit_plugin.calling.inspection import look
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import few, flaws, repeats, tensors_of, unwrap
-from coopinit_plugin.method.energy_mode import keep_frozen_layers
+from coopinit_plugin.host.networks import device_of, few, flaws, tensors_of, unwrap
+from coopinit_plugin.method.energy_mode import keep_frozen_layers, likelihood_mode, running_statistics
+from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
+from coopinit_plugin.method.langevin import input_gradient
+from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.nests import HALF, first_line
 
-FIXED = (FunctionType, MethodType, CellType, partial, weakref.ref, tuple)  # made anew, since they cannot be changed
+SHARDED = ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")  # classes that hold a part of the weights
+
+Users = tuple[nn.Module, nn.Module]  # the user's own G and D
 
 
 def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Plain copies of both networks, ready to be trained; layers that they share stay shared.
 
-    Half precision becomes single: what Adam changes at a step is lost in eight bits, and so is the hand-over's proof.
-    A network whose parameters are all frozen is trained, too. Layers that the user keeps in evaluation mode stay in
-    it. What cannot be copied or trained is refused.
+    Half precision becomes single, in which Adam's small steps are not lost. A network whose parameters are all frozen
+    is trained, too. Layers that the user keeps in evaluation mode stay in it. What cannot be copied is refused.
     """
     plain = checked("generator", generator), checked("discriminator", discriminator)
     if plain[0] is plain[1]:
-        raise CoopInitError(
-            f"generator and discriminator are one and the same module, a {type(plain[0]).__name__}; expected two. "
-            "Write warm_start(G, D, loader)."
-        )
-    named = tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))
-    if shared := flaws(named, {*trained(plain[0]), *trained(plain[1])}):
-        raise CoopInitError(f"generator and discriminator cannot be copied: {few(shared)}.")
-    tensors = [tensor for net in plain for tensor in tensors_held(net)]
-    folded = [t for t in tensors if repeats(t) and not isinstance(t, nn.Parameter)]  # cannot be written in place
-    computed = [t for t in tensors if not t.is_leaf]  # refused by deepcopy
-    memo: dict[int, Any] = {id(t): t.detach().clone() for t in (*folded, *computed)}
+        raise CoopInitError("generator and discriminator are one and the same module; expected two.")
+    if found := flaws(tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))):
+        raise CoopInitError(f"generator and discriminator cannot be copied and written to: {few(found)}.")
+    held = [value for net in plain for child in net.modules() for value in tree_leaves([*vars(child).values()])]
+    computed = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}  # deepcopy refuses
     try:
-        ours = copy.deepcopy(plain, memo)
+        ours = copy.deepcopy(plain, computed)
     except Exception as error:
         raise CoopInitError(
             f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
             "Take locks, open files and the like off the modules during the call, or give the class a __deepcopy__."
         ) from error
-    _rebind(memo)
     for net in ours:
         for child in net.modules():
-            if "_original_forward" in vars(child):  # by Accelerator.prepare, which gave it a forward that casts
-                vars(child)["forward"] = vars(child).pop("_original_forward")
-            vars(child).pop("_is_accelerate_prepared", None)
+            own = vars(child)
+            if "_original_forward" in own:  # by Accelerator.prepare, which gave it a forward that casts
+                own["forward"] = own.pop("_original_forward")
+            own.pop("_is_accelerate_prepared", None)
             if isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
                 child.sparse = False  # Adam takes no sparse gradients
         for tensor in tensors_of(net).values():
@@ -68,32 +68,27 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
 
 
 def checked(name: str, module: Any) -> nn.Module:
-    """The module inside its wrappers; refused if it cannot be copied, trained or written to."""
+    """The module inside its wrappers; refused if it cannot be copied and trained."""
     if not isinstance(module, nn.Module):
-        hint = f"Give an instance: {module.__name__}(...)." if isinstance(module, type) else "Wrap its parts in one."
-        hint = "Does the function that makes it return it?" if module is None else hint
-        raise CoopInitError(f"{name} is a {type(module).__name__}; expected a torch.nn.Module. {hint}")
+        given = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+        raise CoopInitError(
+            f"{name} is {given}; expected a torch.nn.Module. Does the function that makes it return it?"
+        )
     plain = unwrap(module)
-    if problem := next(_problems(module, plain), None):
-        raise CoopInitError(f"{name} ({type(plain).__name__}) {problem}")
-    return plain
-
-
-def _problems(module: nn.Module, plain: nn.Module) -> Iterator[str]:
-    """What stands against copying, training and writing to a module, or to the plain one inside it."""
     kinds = {kind.__name__ for child in module.modules() for kind in type(child).__mro__}
-    for kind in kinds & {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}:
-        yield f"is sharded over processes ({kind}). Warm up the plain networks first; shard after that."
-    if any(map(is_lazy, plain.parameters())):
-        yield "has lazy layers that are not initialised yet. Run one forward pass with a batch before."
-    if not any(parameter.is_floating_point() for parameter in plain.parameters()):
-        yield "has no parameters. Was the network itself passed, are its layers in an nn.ModuleList, not in a list?"
-    moves = {*trained(plain)}
-    for child in plain.modules():
-        if isinstance(child, torch.jit.ScriptModule) and not moves.isdisjoint(child.parameters()):
-            yield "is TorchScript, whose layers cannot be seen. Give the module it was made from; script that later."
-    if found := flaws(tensors_of(plain), moves):
-        yield f"cannot be copied and written to: {few(found)}."
+    trainable = any(parameter.is_floating_point() for parameter in plain.parameters())
+    scripts = [child for child in plain.modules() if isinstance(child, torch.jit.ScriptModule)]
+    moved = {*trained(plain)}.intersection(parameter for script in scripts for parameter in script.parameters())
+    problems = {
+        "is sharded over processes. Warm up the plain networks first; shard after that.": not kinds.isdisjoint(SHARDED),
+        "has lazy layers. Run one forward pass with a batch before.": any(map(is_lazy, plain.parameters())),
+        "has no parameters. Are its layers in a list? An nn.ModuleList makes them known.": not trainable,
+        "is TorchScript, whose layers cannot be seen. Give the module that it was made from.": bool(moved),
+    }
+    for problem, holds in problems.items():
+        if holds:
+            raise CoopInitError(f"{name} ({type(plain).__name__}) {problem}")
+    return plain
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
@@ -102,67 +97,137 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in parameters if p.requires_grad] or [p for p in parameters if p.is_floating_point()]
 
 
-def tensors_held(module: nn.Module) -> list[Tensor]:
-    """Every tensor that a submodule holds, however it holds it."""
-    leaves = tree_leaves([[value for name, value in vars(m).items() if name != "_modules"] for m in module.modules()])
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+def seen(users: Users, G: nn.Module, D: nn.Module, batch: Any, given: Adapter, loss_named: bool = False) -> Adapter:
+    """How G and D, copies of the user's, are called; an error if they are in the wrong order, too."""
+    device = device_of(G) or torch.device("cpu")
+    with _trial(users):
+        try:
+            return look(G, D, batch, device, given, loss_named)
+        except CoopInitError as error:
+            problem = error
+        with suppress(Exception):
+            look(D, G, batch, device, given, loss_named)
+            problem = CoopInitError(
+                f"G and D are in the wrong order: {type(users[1]).__name__}, given second, makes samples of the data's "
+                f"shape, which {type(users[0]).__name__}, given first, scores. Give the generator first."
+            )
+        raise problem
 
 
-def _rebind(memo: dict[int, Any]) -> None:
-    """Let the functions that hold an original, which ``copy.deepcopy`` takes as they are, hold its copy instead.
+def prove(users: Users, pair: Pair, batch: Any, device: torch.device) -> list[str]:
+    """Run the copies once in every way in which the warm-up will; the parameters of D that no gradient reaches."""
+    as_found = training(pair.G, pair.D), buffers(pair.G, pair.D), values(pair.D.parameters())
+    with _trial(users), kept(*as_found):
+        pair.G.train()
+        likelihood_mode(pair.D)
+        x, z, batch = pair.draw(batch, device)
+        check_mask(pair.mask, x)
+        leaves, nest = tree_flatten(x)
+        with kept(frozen(pair.D)):
+            inputs = [leaf.detach().requires_grad_() for leaf in leaves]
+            input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
+        _unreached("G", pair.G, sum(g.square().mean() for g in tree_leaves(pair.generate(z))))
+        unreached = _unreached("D", pair.D, pair.score(x, z, batch).square().mean())
+        with torch.no_grad():
+            pair.D.train()
+            pair.score(x, z, batch)
+        pair.after_d_step()
+    return unreached
 
-    Such are a wrapped forward (``D.forward = torch.compile(D.forward)``), a hook or a lambda over ``self``, a weak
-    reference. The memo of deepcopy tells what each original has become.
+
+def _unreached(letter: str, module: nn.Module, loss: Any) -> list[str]:
+    """The names of the parameters that no gradient of the loss reaches; an error if these are all of them."""
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
+    unreached = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+    if len(unreached) == len(named):
+        raise CoopInitError(
+            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
+            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
+        )
+    return unreached
+
+
+@contextmanager
+def _trial(users: Users) -> Iterator[None]:
+    """Try the copies out inside: what fails is said, and nothing reaches the user's networks.
+
+    What would change a tensor of theirs is stopped, attributes are put back; the error names what was reached.
     """
-    copied = {key: value for key, value in memo.items() if key != id(memo)}  # this one holds the originals
-    ours = {id(value) for value in copied.values()}
-    known = dict(copied)  # by id: what an original, a function, a variable or a container has become
-    alive = []  # whose ids are in use
-
-    def rebound(value: Any) -> Any:
-        """The value with the copies in it; itself, if it refers to nothing that was copied."""
-        if id(value) in ours and not isinstance(value, FIXED):
-            return value
-        if id(value) not in known:
-            known[id(value)] = value  # if it holds itself
-            alive.append(value)
-            held, make = _taken_apart(value)
-            new = [rebound(part) for part in held]
-            if any(a is not b for a, b in zip(new, held, strict=True)):
-                known[id(value)] = make(*new)
-        return known[id(value)]
-
-    for made in copied.values():
-        for holder in (made, getattr(made, "__dict__", None)):
-            if isinstance(holder, (MutableMapping, list)):
-                for key, value in list(enumerate(holder) if isinstance(holder, list) else holder.items()):
-                    if (new := rebound(value)) is not value:
-                        holder[key] = new
-
-
-def _taken_apart(value: Any) -> tuple[tuple[Any, ...], Callable[..., Any]]:
-    """What a value holds, and what makes such a value of that."""
-    if isinstance(value, FunctionType):
-        if (plain := vars(value).get("_torchdynamo_orig_callable")) is not None:  # compiled: the copy is not
-            return (plain,), lambda function: function
-        return (value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)), partial(_function, value)
-    if isinstance(value, CellType):  # a variable of the functions inside another one
-        return () if value == CellType() else (value.cell_contents,), CellType
-    if isinstance(value, MethodType):
-        return (value.__func__, value.__self__), MethodType
-    if isinstance(value, partial):
-        return (value.func, value.args, value.keywords), lambda f, given, named: partial(f, *given, **named)
-    if type(value) in (weakref.ref, weakref.WeakMethod):
-        return (value(),), type(value)
-    if type(value) in (list, tuple, set):
-        return (*value,), lambda *parts: type(value)(parts)
-    if type(value) is dict:
-        return (*value.values(),), lambda *parts: dict(zip(value, parts, strict=True))
-    return (), tuple
+    nets = nn.ModuleDict({"G": unwrap(users[0]), "D": unwrap(users[1])})
+    names = {tensor: name for name, tensor in tensors_of(nets).items()}
+    held = [value for child in nets.modules() for value in tree_leaves([*vars(child).values()])]
+    places = {_memory(value): (names.get(value, "tensors"), False) for value in filter(_memory, held)}
+    live = {*trained(nets["G"]), *trained(nets["D"]), *running_statistics(nets)}
+    places |= {_memory(tensor): (names[tensor], True) for tensor in filter(_memory, live)}
+    contents = [part for child in nets.modules() for part in _containers(vars(child), set())]
+    reached, failure = "", None
+    try:
+        with _Watch(places):
+            yield
+    except _Reached as name:
+        reached = str(name)
+    except Exception as error:
+        failure = error
+    finally:
+        for holder, was in contents:
+            if _ids(holder) != _ids(was):
+                reached = reached or "attributes"
+                holder.clear()
+                (holder.extend if isinstance(holder, list) else holder.update)(was)
+    if reached:
+        raise CoopInitError(
+            f"The warm-up works on copies of G and D, but they reach your own {reached}: a function that was set on "
+            "the network (a wrapped or compiled forward, a hook, a lambda), or a hook of the Adapter, holds the "
+            "original. Nothing was changed. Set it after the warm-up, make it a method, or let it use the module that "
+            "it is given, as in hook(module, input, output) or Adapter(score=lambda D, x, z, batch: ...)."
+        ) from failure
+    if isinstance(failure, CoopInitError):
+        raise failure
+    if failure is not None:
+        raise CoopInitError(
+            f"A trial pass through copies of G and D fails: {first_line(failure)}. Your networks are untouched. "
+            "torch.utils.checkpoint needs use_reentrant=False here; BatchNorm needs a larger batch_size than 1."
+        ) from failure
 
 
-def _function(old: FunctionType, closure: Any, defaults: Any, named_defaults: Any, attributes: Any) -> FunctionType:
-    made = FunctionType(old.__code__, old.__globals__, old.__name__, defaults, closure)
-    made.__kwdefaults__ = named_defaults
-    vars(made).update(attributes)  # e.g. what it wraps
-    return made
+class _Reached(BaseException):
+    """A tensor of the user's was reached. No ``except Exception`` on the way takes it for a failed attempt."""
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Stops operations of torch, before they run, that use a live tensor or write to any other of the user's."""
+
+    def __init__(self, places: dict[int | None, tuple[str, bool]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._places = places  # by memory: the tensor's name, and whether it is live
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        names = [argument.name for argument in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        for argument in func._schema.arguments:
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            for leaf in tree_leaves(given.get(argument.name)):
+                name, live = self._places.get(_memory(leaf), ("", False))
+                if live or (writes and name):
+                    raise _Reached(name)
+        return func(*args, **(kwargs or {}))
+
+
+def _memory(value: Any) -> int | None:
+    """Which memory a dense tensor lies in; ``None`` for anything else."""
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and value.numel() > 0
+    return value.untyped_storage()._cdata if dense else None
+
+
+def _containers(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+    """(Container, what it holds now): the holder, and those in it."""
+    if isinstance(holder, (dict, list, set)) and id(holder) not in seen:
+        seen.add(id(holder))
+        yield holder, copy.copy(holder)
+        for value in holder.values() if isinstance(holder, dict) else holder:
+            yield from _containers(value, seen)
+
+
+def _ids(holder: Any) -> list[int]:
+    return [id(part) for part in (*holder, *(holder.values() if isinstance(holder, dict) else ()))]

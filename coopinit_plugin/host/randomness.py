@@ -16,10 +16,9 @@ from coopinit_plugin.method.kept import Undo, entries, kept
 
 def random_state(generators: list[torch.Generator]) -> dict[str, Any]:
     """The state of Python's, NumPy's and torch's generators, on every device, and of those given."""
-    of_numpy: Any = numpy.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (of_numpy[0], of_numpy[1].tolist(), *of_numpy[2:]),
+        "numpy": numpy.random.get_state(),
         "torch": torch.get_rng_state(),
         "devices": [torch.get_device_module().get_rng_state(i) for i in range(torch.accelerator.device_count())],
         "generators": [generator.get_state() for generator in generators],
@@ -53,9 +52,9 @@ def seed_all(seed: int, process: int = 0) -> None:
 @contextmanager
 def borrowed_randomness(seed: int, loader: Any = None) -> Iterator[None]:
     """Seed every global generator inside; put their states, and the loader with its own generators, back after."""
-    ours = isinstance(loader, torch.utils.data.DataLoader)  # e.g. its iterator, if its workers are persistent
-    owners = [owner for owner in samplers(loader) if ours and hasattr(owner, "__dict__")]
-    with kept(*(entries(vars(owner)) for owner in owners), randomness(loader_generators(loader))):
+    owners = samplers(loader) if isinstance(loader, torch.utils.data.DataLoader) else []
+    own = [entries(vars(owner)) for owner in owners if hasattr(owner, "__dict__")]  # a persistent iterator among them
+    with kept(*own, randomness(loader_generators(loader))):
         seed_all(seed)
         yield
 

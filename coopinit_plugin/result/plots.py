@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
+from coopinit_plugin.result.provenance import Samples
 from coopinit_plugin.result.step_report import StepReport
-from coopinit_plugin.result.thumbnails import Samples
 
 PANELS = {  # of samples: (title, colour)
     "real": ("Real data", "#343a40"),
@@ -48,7 +48,6 @@ def draw(path: Path, samples: Samples, history: list[StepReport]) -> None:
         for axes, (label, values) in zip(lower.subplots(1, len(curves), sharex=True), curves.items(), strict=True):
             axes.set_title(label, fontsize=13, loc="left")
             axes.set_xlabel("iteration", fontsize=12)
-            axes.spines[["top", "right"]].set_visible(False)
             axes.axhline(0, color="#868e96", linewidth=1)
             axes.plot(range(1, 1 + len(values)), values, color=PANELS["after"][1], marker=".", markersize=3)
         figure.savefig(path, format="png")
@@ -58,18 +57,14 @@ def _panel(axes: Any, x: Tensor, colour: str, low: float, high: float) -> None:
     """One set of samples, in the way that shows its kind; the panels share their axes."""
     if x.ndim == 4:
         side = min(ROWS, math.isqrt(len(x)))
-        gap = max(1, x.shape[2] // 16)
         images = ((x[: side * side] - low) / max(high - low, 1e-12)).clamp(0, 1).expand(-1, 3, -1, -1)
-        padded = pad(images, (0, gap, 0, gap), value=1)
-        grid = padded.reshape(side, side, *padded.shape[1:]).permute(0, 3, 1, 4, 2)
-        axes.imshow(grid.flatten(2, 3).flatten(0, 1)[:-gap, :-gap].numpy(), interpolation="antialiased")
-        axes.set_anchor("NW")
+        framed = pad(images, (1, 1, 1, 1), value=1)
+        grid = framed.reshape(side, side, *framed.shape[1:]).permute(0, 3, 1, 4, 2)
+        axes.imshow(grid.flatten(2, 3).flatten(0, 1).numpy(), interpolation="antialiased")
         axes.axis("off")
     elif x.shape[1:] == (2,):
         axes.scatter(*x.T.tolist(), s=14, color=colour, alpha=0.7, linewidths=0)
     elif x.ndim == 3:  # a few series, by their first channel
         axes.plot(x[:ROWS, :, 0].T.numpy(), color=colour)
-    elif x.shape[1] == 1:  # single numbers, in order of size
-        axes.plot(x.sort(0).values.numpy(), color=colour)
-    else:  # vectors, each a line over its entries
-        axes.plot(x[:LINES].T.numpy(), color=colour, alpha=0.35)
+    else:  # vectors, each a line over its entries; single numbers in order of size
+        axes.plot((x.sort(0).values if x.shape[1] == 1 else x[:LINES].T).numpy(), color=colour, alpha=0.5)

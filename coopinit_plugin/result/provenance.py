@@ -1,11 +1,13 @@
-"""Where a warm start comes from: the networks, the data, the machine, and G's samples before and after."""
+"""Where a warm start comes from: the networks, the data, the machine, and a few small samples before and after."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin._version import __version__
@@ -13,36 +15,61 @@ from coopinit_plugin.host.randomness import borrowed_randomness
 from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.pair import Pair
 from coopinit_plugin.nests import describe
-from coopinit_plugin.result.thumbnails import Samples, pack, preview
+
+WIDEST = 40  # pixels of a kept image
+NUMBERS = 100_000  # that the samples of one set have together at most
+VECTORS, OTHERS = 512, 64  # the most samples of a set: many points make a picture, a few images do
+
+Samples = dict[str, Tensor]  # "real", "before", "after"
 
 
-class Witness:
-    """Sees the warm-up begin and end, from the same latents, and puts back what looking on moves in G."""
+def witness(pair: Pair, batch: Any, seed: int, device: torch.device) -> Callable[[], tuple[dict[str, str], Samples]]:
+    """See a warm-up begin, and end when the result is called: (its origin in words, samples from the same latents).
 
-    def __init__(self, pair: Pair, batch: Any, seed: int, device: torch.device) -> None:
-        self._pair, self._seed, self._device = pair, seed, device
-        with borrowed_randomness(seed):
-            self._x, self._z, _ = pair.draw(batch, device)
-        self._before = self._generated()
+    Looking on moves nothing in G.
+    """
+    with borrowed_randomness(seed):
+        x, z, _ = pair.draw(batch, device)
 
-    def samples(self) -> Samples:
-        """Real samples, and G's before and after from the same latents, for pictures."""
-        return pack(real=preview(self._x), before=self._before, after=self._generated())
-
-    def origin(self) -> dict[str, str]:
-        """The networks, the first batch and the machine, in words for the table and the card."""
-        told = {}
-        for name, net in (("generator", self._pair.G), ("discriminator", self._pair.D)):
-            told[name] = f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
-        leaves = tree_leaves(self._x)
-        low, high = min(float(leaf.min()) for leaf in leaves), max(float(leaf.max()) for leaf in leaves)
-        told["latents"] = describe(self._z)
-        told["data"] = f"{describe(self._x)} from {low:.3g} to {high:.3g}"
-        told["device"] = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
-        return {**told, "versions": f"coopinit_plugin {__version__}, torch {torch.__version__}"}
-
-    def _generated(self) -> Tensor:
+    def generated() -> Tensor:
         """G's samples in training mode, as the user's loop will see them; with a graph, for the G that needs one."""
-        with borrowed_randomness(self._seed), kept(buffers(self._pair.G), training(self._pair.G)):
-            self._pair.G.train()
-            return preview(self._pair.generate(self._z))
+        with borrowed_randomness(seed), kept(buffers(pair.G), training(pair.G)):
+            pair.G.train()
+            return preview(pair.generate(z))
+
+    before = generated()
+    return lambda: (_origin(pair, x, z, device), pack(real=preview(x), before=before, after=generated()))
+
+
+def _origin(pair: Pair, x: Any, z: Any, device: torch.device) -> dict[str, str]:
+    """The networks, the first batch and the machine, in words for the table and the card."""
+    G, D = ((type(net).__name__, sum(p.numel() for p in net.parameters())) for net in (pair.G, pair.D))
+    numbers = torch.cat([leaf.flatten() for leaf in tree_leaves(x)])
+    return {
+        "generator": "{}, {:,} parameters".format(*G),
+        "discriminator": "{}, {:,} parameters".format(*D),
+        "latents": describe(z),
+        "data": f"{describe(x)} from {numbers.min():.3g} to {numbers.max():.3g}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": f"coopinit_plugin {__version__}, torch {torch.__version__}",
+    }
+
+
+def preview(samples: Any) -> Tensor:
+    """The largest tensor, as images ``(N, 1 or 3, H, W)``, series ``(N, length, channels)`` or vectors ``(N, C)``."""
+    x: Tensor = max(tree_leaves(samples), key=lambda leaf: leaf[0].numel()).detach().float().cpu()
+    if x.ndim == 5:
+        x = x[:, :, x.shape[2] // 2]  # the middle slice of a volume or a video
+    if x.ndim == 4:
+        colours = 3 if x.shape[1] >= 3 else 1
+        return interpolate(x[:, :colours], [min(WIDEST, side) for side in x.shape[2:]], mode="area")
+    if x.ndim == 3:
+        return x.transpose(1, 2) if x.shape[1] < x.shape[2] else x
+    return x.flatten(1)
+
+
+def pack(**sets: Tensor) -> Samples:
+    """As many samples of each set as fit; nothing if not even one fits."""
+    x = next(iter(sets.values()))
+    count = min(len(x), VECTORS if x.ndim == 2 else OTHERS, NUMBERS // x[0].numel())
+    return {name: torch.nan_to_num(x[:count]).contiguous() for name, x in sets.items()} if count else {}

@@ -35,10 +35,3 @@ class StepReport:
     def gap(self) -> float:
         """The score gap, mean f(x) − mean f(x̃_K)."""
         return self.real - self.refined
-
-    @property
-    def measures(self) -> dict[str, float]:
-        """What a tracker plots, by name."""
-        found = {"score_gap": self.gap, "logit_real": self.real, "logit_refined": self.refined}
-        found |= {name: getattr(self, name) for name in ("distance", "displacement", "step_size", "langevin_steps")}
-        return {name: float(value) for name, value in found.items() if value is not None}

@@ -1,47 +1,49 @@
-"""What a warm-up gives: weights, as safetensors, with the story of how they came about."""
+"""What a warm-up gives: weights and how they came about, kept as safetensors and JSON, shared on the Hub."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import safetensors
+import safetensors.torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from torch import nn
 
+from coopinit_plugin._version import __version__
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import State, give_back
 from coopinit_plugin.nests import first_line
-from coopinit_plugin.result import files
 from coopinit_plugin.result.plots import draw
+from coopinit_plugin.result.provenance import Samples
 from coopinit_plugin.result.step_report import StepReport
-from coopinit_plugin.result.thumbnails import Samples
 
 logger = logging.getLogger(__name__)
 
-LIBRARY = "coopinit-plugin"
+CONFIG, PICTURE = "config.json", "warm_start.png"
+TENSORS = ("generator.safetensors", "discriminator.safetensors", "samples.safetensors")
 TAGS = ["gan", "coopinit", "cooperative-learning", "energy-based-model", "safetensors", "model_hub_mixin"]
 ROWS = {  # of the table, each if all that it tells is known
     "iterations": "{iterations}, stopped by {stopped_by}",
-    "cost": "{seconds} s, about that of {cost_in_steps} adversarial iterations",
-    "distance": "{distance_first} → {distance_kept} σ from the data",
-    "among data": "{among_data} of the samples; {among_data_real} of real ones",
-    "D's logits": "real {logit_real_mean}, generated {logit_fake_mean}",
+    "cost": "{seconds:.3g} s, about that of {cost_in_steps:.3g} adversarial iterations",
+    "distance": "{distance_first:.3g} → {distance_kept:.3g} σ from the data",
+    "among data": "{among_data:.3g} of the samples; {among_data_real:.3g} of real ones",
+    "D's logits": "real {logit_real_mean:.3g}, generated {logit_fake_mean:.3g}",
 }
 
 
 @dataclass(eq=False, repr=False)
-class WarmStart(ModelHubMixin, library_name=LIBRARY):
+class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
     """Initialised weights of a generator and a discriminator; ``print`` it for a table of what came out.
 
     Args:
@@ -63,15 +65,15 @@ class WarmStart(ModelHubMixin, library_name=LIBRARY):
     samples: Samples = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        known = {key: said(value) for key, value in self.summary.items() if value is not None}
         rows = dict(self.origin)
         for name, text in ROWS.items():
-            with suppress(KeyError):
-                rows[name] = text.format_map(known)
+            with suppress(KeyError, TypeError, ValueError):
+                rows[name] = text.format_map(self.summary)
         usual = asdict(WarmStartConfig())
         changed = [f"{name}={value!r}" for name, value in asdict(self.config).items() if value != usual[name]]
         rows["settings"] = ", ".join(changed) or "the defaults"
-        return "\n".join(f"{said(name):<13}  {said(value)}" for name, value in rows.items())
+        lines = [f"{name:<13}  {value}"[:200] for name, value in rows.items()]  # of a stranger's repository, maybe
+        return "\n".join("".join(letter if letter.isprintable() else "?" for letter in line) for line in lines)
 
     def load_into(self, generator: nn.Module, discriminator: nn.Module) -> None:
         """Write the weights into both networks, in place: all of them, or none. Wrappers are seen through.
@@ -92,69 +94,24 @@ class WarmStart(ModelHubMixin, library_name=LIBRARY):
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(path, self.samples, self.history)
         except Exception as error:  # of whatever kind: samples and curves may come from anyone
-            raise CoopInitError(
-                f"{path} cannot be drawn ({first_line(error)}). It takes matplotlib (pip install matplotlib), a path "
-                "that may be written to, and samples and curves that this library saved."
-            ) from error
+            needs = (
+                "matplotlib (pip install matplotlib), a path that may be written to, samples that this library saved"
+            )
+            raise CoopInitError(f"{path} cannot be drawn ({first_line(error)}). It takes {needs}.") from error
         return path
 
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        *,
-        repo_id: str | None = None,
-        push_to_hub: bool = False,
-        model_card_kwargs: dict[str, Any] | None = None,
-        **push_to_hub_kwargs: Any,
-    ) -> str | None:
-        """Write the weights, config.json, a few samples, a picture, and README.md, the model card.
-
-        All is written before the first file of an older save is replaced, config.json last, without which
-        :meth:`from_pretrained` refuses the folder. A README.md that is there stays: delete it to get a new one. Returns
-        the commit if pushed.
-
-        Args:
-            save_directory: The folder; it is made if it does not exist.
-            repo_id: The name that the card loads from; the folder's, if left out.
-            push_to_hub: Push to `repo_id` when the folder is complete.
-            model_card_kwargs: The card's metadata, e.g. ``{"license": "mit", "datasets": ["mnist"]}``.
-            **push_to_hub_kwargs: Those of :meth:`push_to_hub`.
-
-        Raises:
-            CoopInitError: if the folder cannot be written; this object stays as it is, to be saved elsewhere.
-        """
-        target = Path(save_directory).absolute()
-        name = repo_id or target.name
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            for broken_off in target.glob(".coopinit-*"):  # by a kill
-                shutil.rmtree(broken_off, ignore_errors=True)
-            with TemporaryDirectory(prefix=".coopinit-", dir=target) as whole:
-                super().save_pretrained(whole, model_card_kwargs={"repo_id": name, **(model_card_kwargs or {})})
-                (target / files.CONFIG).unlink(missing_ok=True)
-                for file in sorted(Path(whole).iterdir(), key=lambda file: file.name == files.CONFIG):
-                    if file.name != "README.md" or not (target / file.name).exists():
-                        file.replace(target / file.name)
-        except OSError as error:
-            raise CoopInitError(
-                f"{save_directory} cannot be written ({error.strerror or error}). The weights are still here: call "
-                "save_pretrained with another folder."
-            ) from error
-        if not push_to_hub:
-            return None
-        return self.push_to_hub(name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
-
     def _save_pretrained(self, save_directory: Path) -> None:
-        """All files but the card, which the mixin adds."""
+        """All files but the card, which the mixin adds; config.json, which it has taken away, comes last."""
         states = (self.generator_state, self.discriminator_state, self.samples)
-        for name, state in zip(files.TENSORS, states, strict=True):
-            files.write_tensors(save_directory / name, state)
+        for name, state in zip(TENSORS, states, strict=True):
+            _write_tensors(save_directory / name, state)
         try:
-            self.plot(save_directory / files.PICTURE)
+            self.plot(save_directory / PICTURE)
         except CoopInitError as error:
             logger.warning("Saved without a picture. %s", error)
-        story = {name: getattr(self, name) for name in ("config", "history", "summary", "origin")}
-        files.write_story(save_directory / files.CONFIG, story)
+        told = {name: getattr(self, name) for name in ("config", "history", "summary", "origin")}
+        text = json.dumps({"coopinit_plugin": __version__, **told}, default=asdict, indent=1)
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def push_to_hub(self, repo_id: str, *, real_samples: bool = False, **kwargs: Any) -> str:
         """Push the files of :meth:`save_pretrained` to the Hub in one commit, and return it.
@@ -191,11 +148,11 @@ class WarmStart(ModelHubMixin, library_name=LIBRARY):
         """The model card, loading from `repo_id`; metadata such as ``license="mit"`` go into its head."""
         task = "unconditional-image-generation" if any(x.ndim == 4 for x in self.samples.values()) else None
         return ModelCard.from_template(
-            ModelCardData(**{"library_name": LIBRARY, "pipeline_tag": task, "tags": TAGS, **metadata}),
+            ModelCardData(**{"library_name": "coopinit-plugin", "pipeline_tag": task, "tags": TAGS, **metadata}),
             template_str=resources.files("coopinit_plugin.result").joinpath("card.md").read_text(encoding="utf-8"),
             repo_id=repo_id,
             result=self,
-            picture=files.PICTURE if find_spec("matplotlib") else None,
+            picture=PICTURE if find_spec("matplotlib") else None,
         )
 
     @classmethod
@@ -215,20 +172,59 @@ class WarmStart(ModelHubMixin, library_name=LIBRARY):
         name = str(pretrained_model_name_or_path)
         is_id = isinstance(pretrained_model_name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
         if os.path.isdir(name):
-            find: Any = partial(files.in_folder, name)
+            find: Any = partial(_in_folder, name)
         elif is_id and not os.path.isdir(os.path.dirname(name)):  # runs/gone is none if there is a folder runs
             find = partial(hf_hub_download, name, **download)
         else:
-            raise CoopInitError(
-                f"{name} is neither a folder here nor the name of a repository, such as user/dcgan-init. Check the "
-                f"path from {Path.cwd()}; result.save_pretrained(...) writes such a folder."
-            )
-        story = files.read_story(Path(find(files.CONFIG)))
-        generator, discriminator, samples = (files.read_tensors(Path(find(part))) for part in files.TENSORS)
+            told = f"{name} is neither a folder here nor the name of a repository, such as user/dcgan-init"
+            raise CoopInitError(f"{told}. Check the path from {Path.cwd()}; save_pretrained(...) writes such a folder.")
+        story = _read_story(Path(find(CONFIG)))
+        generator, discriminator, samples = (_read_tensors(Path(find(part))) for part in TENSORS)
         return cls(generator, discriminator, samples=samples, **story)
 
 
-def said(value: Any) -> str:
-    """A value on one line; what came from a stranger's repository cannot steer the terminal."""
-    text = f"{value:.3g}" if isinstance(value, float) else str(value)
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+def _in_folder(folder: str, part: str) -> Path:
+    """The path of a part that has to be there."""
+    path = Path(folder, part)
+    if not path.is_file():
+        raise CoopInitError(
+            f"{folder} has no {part}: no warm start was saved there by save_pretrained, or only half of one. If one "
+            f"was interrupted there, go on with it: warm_start(..., output_dir={folder!r}, resume=True), or --resume."
+        )
+    return path
+
+
+def _write_tensors(path: Path, state: State) -> None:
+    """Write each tensor once; the other names of tied ones go into the file's metadata."""
+    names = {id(state[key]): key for key in sorted(state, reverse=True)}  # one name of each tensor
+    aliases = {key: names[id(tensor)] for key, tensor in state.items() if names[id(tensor)] != key}
+    once = {key: tensor for key, tensor in state.items() if key not in aliases}
+    new = path.with_name(f".{path.name}.new")  # the older file may be what these tensors were read from
+    new.write_bytes(safetensors.torch.save(once, metadata={"format": "pt", **aliases}))
+    new.replace(path)
+
+
+def _read_tensors(path: Path) -> State:
+    """The tensors, tied ones under all their names."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            aliases = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise CoopInitError(f"{path} is no whole safetensors file: {error}. Save or download it again.") from error
+    return {**state, **{key: state[kept] for key, kept in aliases.items() if kept in state and key != "format"}}
+
+
+def _read_story(path: Path) -> dict[str, Any]:
+    """Settings, history, summary and origin of a warm start."""
+    try:
+        told = json.loads(path.read_bytes())
+        return {
+            "config": WarmStartConfig(**told["config"]),
+            "history": [StepReport(**row) for row in told["history"]],
+            "summary": dict(told["summary"]),
+            "origin": dict(told["origin"]),
+        }
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError, CoopInitError) as error:
+        what = f"{path} was not written by coopinit_plugin, or not by version {__version__} ({error!r:.400})"
+        raise CoopInitError(f"{what}. The newest version reads more: pip install -U coopinit_plugin") from error

@@ -17,11 +17,15 @@ logger = logging.getLogger(__name__)
 FAR = 0.5  # σ; a choice, not a measurement: where it is worth a warning
 FEW = 0.5  # of the share that real samples have: so few among the data are worth a word
 
-ENDS = {  # what is said of a warm-up that its own stop ended
+ENDS = {  # what is said of how a warm-up ended
     "goal": "By mean and spread they are near your data.",
     "plateau": f"They came no closer any more, {GOAL:.2f} σ was aimed at.",
     "max_iterations": f"They had not come to {GOAL:.2f} σ, the goal; "
     "WarmStartConfig(max_iterations={more}) gives them more time.",
+    "far": "The warm-up ended with generated samples still {distance_kept:.2f} σ from the data; it may not help. If "
+    "something was warned of before it, mend that first. If the distance was falling, give it more: "
+    "WarmStartConfig(max_iterations=1000). If it stood still (far-apart modes, a strong D), give the chain more: "
+    "WarmStartConfig(langevin_steps=20).",
 }
 
 
@@ -29,54 +33,48 @@ def standing(history: list[StepReport], most: int, goal: float | None, step_seco
     """Where the warm-up stands, of `most` iterations, the `goal` in σ, as much as fits into the terminal's `width`."""
     newest, first = history[-1], next((row.distance for row in history if row.distance is not None), None)
     told = [f"warm-up {newest.iteration}/{most}" + (" at most" if goal is not None else "")]
-    if newest.distance is not None and first is not None:
+    if newest.distance is not None:
         aim = "" if goal is None else f", goal {goal:.2f}"
         told.append(f"samples {newest.distance:.2f} σ from your data (first {first:.2f}{aim})")
-    told.append(costing(newest.seconds / step_seconds))
+    told.append(_costing(newest.seconds / step_seconds))
     while width and len(told) > 1 and len(" · ".join(told)) >= width:
         told.pop()
     return " · ".join(told)
 
 
-def costing(steps: float) -> str:
-    """A cost in adversarial iterations, in words."""
+def _costing(steps: float) -> str:
     return f"about as costly as {max(1, round(steps)):,} of your steps"
 
 
 def outcome(summary: Mapping[str, Any]) -> str:
     """What came out of a warm-up, and what to do next."""
-    told = [f"{summary['iterations']} iterations" if summary["iterations"] else "the hand-over alone"]
-    told.append(costing(summary["cost_in_steps"]))
-    if (kept := summary["distance_kept"]) is not None:
-        told.append(f"samples {kept:.2f} σ from your data (first {summary['distance_first']:.2f})")
-    if (share := summary["among_data"]) is not None:
-        told.append(f"{share:.0%} of them among your data (of real ones {summary['among_data_real']:.0%})")
+    count, share, end = summary["iterations"], summary["among_data"], _end(summary)
+    told = [f"{count} iterations" if count else "the hand-over alone", _costing(summary["cost_in_steps"])]
+    if summary["distance_kept"] is not None:
+        told.append("samples {distance_kept:.2f} σ from your data (first {distance_first:.2f})".format_map(summary))
+    if share is not None:
+        told.append("{among_data:.0%} of them among your data (of real ones {among_data_real:.0%})".format_map(summary))
     sentences = [f"CoopInit: {', '.join(told)}."]
-    if worry := concern(summary):
-        return f"{sentences[0]} {worry}"
-    if summary["stopped_by"] in ENDS:
-        sentences.append(ENDS[summary["stopped_by"]].format(more=2 * summary["iterations"]))
-    if share is not None and share < FEW * summary["among_data_real"]:
+    if end in ENDS:
+        sentences.append(ENDS[end].format(more=2 * count, **summary))
+    if share is not None and share < FEW * summary["among_data_real"] and end != "far":
         sentences.append("One by one they are not among them yet: your loop is there for that.")
-    return " ".join([*sentences, "Go on with your adversarial loop as it is."])
+    if end != "far":
+        sentences.append("Go on with your adversarial loop as it is.")
+    return " ".join(sentences)
 
 
-def concern(summary: Mapping[str, Any]) -> str | None:
-    """What to warn of if the library's own stop came far from the data."""
-    distance = summary["distance_kept"]
-    if summary["stopped_by"] not in ("plateau", "max_iterations") or distance is None or distance <= FAR:
-        return None
-    return (
-        f"The warm-up ended with generated samples still {distance:.2f} σ from the data; it may not help. If something "
-        "was warned of before it, mend that first. If the distance was falling, give it more: "
-        "WarmStartConfig(max_iterations=1000). If it stood still (far-apart modes, a strong D), give the chain more: "
-        "WarmStartConfig(langevin_steps=20)."
-    )
+def _end(summary: Mapping[str, Any]) -> str:
+    """What ended the warm-up; "far" if its own stop did so far from the data."""
+    stopped: str = summary["stopped_by"]
+    own = stopped in ("plateau", "max_iterations")
+    return "far" if own and (summary["distance_kept"] or 0) > FAR else stopped
 
 
 def tell(summary: Mapping[str, Any], progress: bool) -> None:
     """Say on the standard error stream, in one line, what came out; without `progress` only what there is to worry."""
-    if progress and not concern(summary):
+    worrying = _end(summary) == "far"
+    if progress and not worrying:
         tqdm.write(outcome(summary), file=sys.stderr)
     else:
-        logger.log(logging.WARNING if concern(summary) else logging.INFO, outcome(summary))
+        logger.log(logging.WARNING if worrying else logging.INFO, outcome(summary))

@@ -19,7 +19,7 @@ from coopinit_plugin.host.networks import device_of, unwrap
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.nests import move
-from coopinit_plugin.result.thumbnails import pack, preview
+from coopinit_plugin.result.provenance import pack, preview
 from coopinit_plugin.trial.data import Subset
 from coopinit_plugin.trial.fid import fid
 from coopinit_plugin.trial.measures import Measures

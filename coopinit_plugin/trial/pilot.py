@@ -21,7 +21,7 @@ from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.first_look import inspect, settings
 from coopinit_plugin.host.randomness import borrowed_randomness
 from coopinit_plugin.method.kept import kept
-from coopinit_plugin.result.thumbnails import pack, preview
+from coopinit_plugin.result.provenance import pack, preview
 from coopinit_plugin.trial.asked import FEWEST_STEPS, checked_seeds
 from coopinit_plugin.trial.data import parted
 from coopinit_plugin.trial.drawing import matplotlib_is_there

@@ -153,19 +153,21 @@ def test_ignored_interrupts_stay_ignored(writes):
         signal.signal(signal.SIGINT, previous)
 
 
-def test_ctrl_c_at_the_very_end_of_the_writing_is_not_lost(monkeypatch):
-    original = signal.signal
+@pytest.mark.parametrize("second", [1, 3, 5])
+def test_a_second_ctrl_c_while_the_values_are_put_back_changes_nothing(writes, second):
+    G, D = mlp_pair()
+    writes.watch(G, D)
 
-    def late(number, handler):
-        if handler is previous:
-            signal.raise_signal(signal.SIGINT)
-        return original(number, handler)
+    def press():
+        writes.at = 4 + second if writes.count == 4 else None
+        signal.raise_signal(signal.SIGINT)
 
-    previous = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(signal, "signal", late)
+    writes.at, writes.then = 4, press
+    before = Snapshot(G, D)
     with pytest.raises(KeyboardInterrupt):
-        warm(*mlp_pair(), vectors())
-    assert signal.getsignal(signal.SIGINT) is previous
+        warm(G, D, vectors())
+    assert writes.count > 4 + second
+    before.assert_unchanged()
 
 
 def test_ctrl_c_in_the_middle_of_the_warm_up_changes_nothing():

@@ -63,12 +63,6 @@ def test_a_step_that_fails(name):
     refused(*mlp_pair(), vectors(), "Adapter.after_d_step failed", said, example, adapter=Adapter(after_d_step=step))
 
 
-def test_a_step_that_makes_the_weights_nan():
-    step = lambda D: [p.data.mul_(float("nan")) for p in D.parameters()]  # noqa: E731
-    said = "Adapter.after_d_step makes D's 0.weight; 0.bias; 2.weight (and 1 more) NaN or infinite"
-    refused(*mlp_pair(), vectors(), said, adapter=Adapter(after_d_step=step))
-
-
 # --- masks, the callback
 
 
@@ -309,4 +303,4 @@ def test_a_log_probability_is_a_logit_before_a_sigmoid():
 
 def test_one_module_in_both_places():
     G = mlp_pair()[0]
-    refused(G, G, vectors(), "one and the same module, a Sequential", "Write warm_start(G, D, loader)")
+    refused(G, G, vectors(), "one and the same module; expected two")

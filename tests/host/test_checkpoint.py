@@ -120,8 +120,7 @@ def half_a_file(folder, how: str) -> None:
     def save(state, file):
         saved(state, file)
         if next(count) == 2:
-            file.flush()
-            os.truncate(file.name, os.path.getsize(file.name) // 2)
+            os.truncate(file, os.path.getsize(file) // 2)
             die()
 
     def replace(source, target):
@@ -138,7 +137,7 @@ def half_a_file(folder, how: str) -> None:
     elif how == "result":
         Checkpoints.remove = lambda self: die() if self.path.exists() else None
     elif how == "half a result":
-        sys.modules["coopinit_plugin.result.files"].write_story = die
+        Path.write_text = lambda *_, **__: die()  # of config.json, the last file
     run(folder)
 
 
@@ -405,19 +404,20 @@ def test_checkpoints_cost_two_percent_of_the_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_later_checkpoint_that_cannot_be_written_is_only_warned_of(tmp_path, caplog, monkeypatch):
+def test_a_full_disk_ends_the_warm_up_and_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SHARE", ALWAYS)
 
     def fill(step):
-        new = tmp_path / f".{NAME}.new"
         if step.iteration == 2:
-            new.symlink_to("/dev/full")
-        elif step.iteration > 2:
-            assert iterations_in(tmp_path) == 1  # the last one that could be written is whole
+            (tmp_path / f".{NAME}.new").symlink_to("/dev/full")
 
-    result = run(tmp_path, callback=fill, config=short(iterations=5))[1]
-    assert result.summary["iterations"] == 5
-    assert "No space left on device" in caplog.text
+    G, D = mlp_pair()
+    before = Snapshot(G, D)
+    given = {"config": short(iterations=5), "adapter": hooks(), "callback": fill, "progress": False}
+    with pytest.raises(CoopInitError, match=r"output_dir=.* cannot be written .*untouched.*with room in it"):
+        warm_start(G, D, vectors(), output_dir=tmp_path, **given)
+    before.assert_unchanged()
+    assert iterations_in(tmp_path) == 1
 
 
 def test_generators_numbers_are_those_of_an_unbroken_run(tmp_path):

@@ -105,30 +105,20 @@ def test_all_stop_in_the_same_iteration(two):
     assert 1 <= many < 10_000
 
 
-def test_a_failure_of_one_process_ends_all_with_its_message(told):
+def test_a_failure_of_one_process_ends_all(told):
+    """The others lose the connection to it."""
     found = told["failures"]
-    processes = len(found)
     same([note.pop("afterwards") for note in found])
-    assert len(found[0]) == 8
+    assert len(found[0]) == 7
     for place in found[0]:
-        who = int(place.split()[2])
-        messages = [note[place] for note in found]
-        own = messages[who]
-        for index, message in enumerate(messages):
-            if index == who:
-                assert "has failed in another process" not in message
-            else:
-                assert message.startswith("CoopInitError: The warm-up has failed in another process")
-                assert f"Process {who} of {processes}: {own}" in message
-        expected = {"write": "cannot be written", "memory": "ran out of memory", "D of 0": "ValueError: injected"}
+        own = found[int(place.split()[2])][place]
+        expected = {"write": "cannot be written", "D of 0": "ValueError: injected", "callback": "ValueError: injected"}
         for start, words in expected.items():
             assert words in own or not place.startswith(start)
-        assert "KeyboardInterrupt" in own or not place.startswith(f"D of {processes - 1}")
 
 
 def test_each_process_may_have_its_own_batches_and_their_number_may_differ(told):
     same([note["digest"] for note in told["uneven"]])
-    assert not [line for note in told["uneven"] for line in note["warned"] if "same first batch" in line]
 
 
 def test_what_cannot_be_sharded_is_each_processs_own(told):
@@ -137,10 +127,6 @@ def test_what_cannot_be_sharded_is_each_processs_own(told):
     for kind in ("order", "iterator"):
         taken = same([[int(value) for value in note[kind]] for note in found])
         assert taken[-6:] == [(taken[-6] + k) % 5 for k in range(6)]
-    warned = [
-        any(f"All {len(found)} processes are given the same first" in line for line in n["warned"]) for n in found
-    ]
-    assert warned == [True] + [False] * (len(found) - 1)
 
 
 def test_a_distributed_sampler_of_the_users_is_not_sharded_again(two):

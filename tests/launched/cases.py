@@ -5,12 +5,10 @@ Run by a launcher as ``python -m launched.cases FOLDER CASE ...``.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import itertools
 import json
-import logging
 import os
 import sys
 import time
@@ -51,23 +49,6 @@ def pairs_of(count: int = 64, data: int = 2) -> TensorDataset:
 
 
 FROM_BATCH = {"real": lambda batch: batch[0], "latent": lambda n, device, batch: batch[1]}
-
-
-@contextlib.contextmanager
-def logged():
-    """The library's warnings inside."""
-    lines: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record):
-            lines.append(record.getMessage())
-
-    handler, logger = Keep(logging.WARNING), logging.getLogger("coopinit_plugin")
-    logger.addHandler(handler)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(handler)
 
 
 def sharded():
@@ -175,7 +156,7 @@ def stops():
 
 
 def failures():
-    """One process fails, each time elsewhere: all end, with its message, networks untouched, and can go on."""
+    """One process fails, each time elsewhere: all end, networks untouched, and can go on."""
     told = {}
     last = torch_processes() - 1
     for place, who, at, error in (
@@ -186,7 +167,6 @@ def failures():
         ("D", last, 7, KeyboardInterrupt),
         ("callback", 0, 2, ValueError),
         ("write", 0, 1, ValueError),
-        ("memory", last, 3, ValueError),
     ):
         fuse = Fuse(at if rank() == who else None, error)
         G, D = mlp_pair()
@@ -201,13 +181,6 @@ def failures():
             given["callback"] = lambda step, fuse=fuse: fuse.light()
         elif place == "write":
             given["output_dir"] = "/dev/null/init"
-        elif place == "memory":
-
-            def hungry(x, calls=[]):  # noqa: B006
-                calls.append(1)
-                return x + torch.empty(2**60).sum() if rank() == last and len(calls) > 4 else x
-
-            G = nn.Sequential(G, Lambda(hungry))
         before, began = Snapshot(G, D), time.monotonic()
         try:
             warm(G, D, loader, **given)
@@ -228,9 +201,8 @@ def uneven():
     """Each process has its own iterable, of its own length."""
     G, D = mlp_pair()
     own = vectors(2 + 3 * rank(), 8, seed=rank())
-    with logged() as lines:
-        warm(G, D, own, config=short(iterations=9))
-    return {"digest": digest(G, D), "warned": lines}
+    warm(G, D, own, config=short(iterations=9))
+    return {"digest": digest(G, D)}
 
 
 def unshared():
@@ -244,12 +216,11 @@ def unshared():
     G, D = mlp_pair()
     batches = [torch.full((8, 2), float(k)) + 0.1 * torch.randn(8, 2) for k in range(5)]
     batches = [x - x[0, 0] + k for k, x in enumerate(batches)]
-    with logged() as lines:
-        warm(G, D, batches, adapter=hooks(real=real), config=short(iterations=6, handover="none"))
+    warm(G, D, batches, adapter=hooks(real=real), config=short(iterations=6, handover="none"))
     order = list(seen)
     seen.clear()
     warm(G, D, itertools.cycle(batches), adapter=hooks(real=real), config=short(iterations=6, handover="none"))
-    return {"order": order, "iterator": list(seen), "warned": lines, "digest": digest(G, D)}
+    return {"order": order, "iterator": list(seen), "digest": digest(G, D)}
 
 
 def distributed_sampler():

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import coopinit_plugin
 from coopinit_plugin import CoopInitError, StepReport, WarmStart, warm_start
 from coopinit_plugin.result import warm_start as result
-from coopinit_plugin.result.thumbnails import pack, preview
+from coopinit_plugin.result.provenance import pack, preview
 
 plt = pytest.importorskip("matplotlib.image")
 
@@ -61,15 +61,10 @@ def test_of_a_nest_the_largest_tensor_is_shown():
     assert torch.equal(preview([small, {"x": large}]), large)
 
 
-def test_points_are_kept_exactly_and_images_in_half_precision():
-    points = torch.randn(700, 2)
+def test_many_points_and_a_few_images_are_kept():
+    points, pictures = torch.randn(700, 2), torch.rand(100, 3, 8, 8)
     assert torch.equal(pack(real=points)["real"], points[:512])
-    pictures = torch.rand(100, 3, 8, 8) * 2 - 1
-    packed = pack(real=pictures)
-    assert packed["real"].dtype == torch.float16
-    assert len(packed["real"]) == 64
-    assert float((packed["real"].float() - pictures[:64]).abs().max()) < 1e-3
-    assert pack(real=pictures * 1e6)["real"].isfinite().all()  # more than half precision holds
+    assert torch.equal(pack(real=pictures)["real"], pictures[:64])
 
 
 @pytest.mark.parametrize("shape", [(64, 3, 256, 256), (64, 1, 8, 8), (64, 100_000), (600, 2), (64, 50_000, 2)])
@@ -77,7 +72,7 @@ def test_samples_take_few_bytes(shape):
     x = preview(torch.randn(shape))
     packed = pack(real=x, before=x, after=x)
     size = sum(value.numel() * value.element_size() for value in packed.values())
-    assert 0 < size <= (600_000 if x.ndim == 4 else 1_200_000)
+    assert 0 < size <= 1_200_000
 
 
 def test_a_sample_too_large_to_be_kept_is_left_out():
@@ -118,22 +113,12 @@ def test_looking_on_changes_no_bit(monkeypatch):
     """The whole run once more without the witness."""
     from coopinit_plugin import warmup
 
-    class Blind:
-        def __init__(self, *_):
-            pass
-
-        def origin(self):
-            return {}
-
-        def samples(self):
-            return {}
-
     def pair():
         G, D = conv_pair()
         return nn.Sequential(G, nn.Dropout(0.3)), D
 
     with_witness, *_ = warmed(pair, images)
-    monkeypatch.setattr(warmup, "Witness", Blind)
+    monkeypatch.setattr(warmup, "witness", lambda *_: lambda: ({}, {}))
     without, *_ = warmed(pair, images)
     for name in ("generator_state", "discriminator_state"):
         ours, theirs = getattr(with_witness, name), getattr(without, name)
@@ -341,7 +326,7 @@ def test_a_folder_plots_what_was_plotted(tmp_path):
 
 def test_the_card_says_what_it_has_to(tmp_path):
     made, *_ = warmed(conv_pair, images)
-    made.save_pretrained(tmp_path / "init", repo_id="me/digits")
+    made.save_pretrained(tmp_path / "init", model_card_kwargs={"repo_id": "me/digits"})
     text = (tmp_path / "init" / "README.md").read_text()
     for piece in (
         "\n# digits\n",
@@ -360,7 +345,7 @@ def test_the_card_says_what_it_has_to(tmp_path):
 
 def test_the_lines_on_the_card_run(tmp_path):
     made, *_ = warmed(conv_pair, images)
-    made.save_pretrained(tmp_path / "init")
+    made.save_pretrained(tmp_path / "init", model_card_kwargs={"repo_id": "init"})
     lines = re.search(r"```python\n(.*?)```", (tmp_path / "init" / "README.md").read_text(), re.DOTALL)[1]
     G, D = conv_pair(seed=9)
     before = os.getcwd()
