@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.calling.data import check_mask
 from coopinit_plugin.calling.inspection import look
-from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE
+from coopinit_plugin.calling.proof import passes, unreached
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.copies import tensors_held, trained
 from coopinit_plugin.host.networks import device_of, few, tensors_of, unwrap
@@ -23,7 +23,6 @@ from coopinit_plugin.method.energy_mode import likelihood_mode, running_statisti
 from coopinit_plugin.method.kept import buffers, frozen, kept, training, values
 from coopinit_plugin.method.langevin import input_gradient
 from coopinit_plugin.method.pair import Pair
-from coopinit_plugin.nests import first_line
 
 
 class _Reached(BaseException):
@@ -136,52 +135,14 @@ def prove(pair: Pair, batch: Any, device: torch.device) -> list[str]:
         check_mask(pair.mask, x)
         leaves, nest = tree_flatten(x)
         inputs = [leaf.detach().requires_grad_() for leaf in leaves]
-        with _passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
+        with passes("D, for its gradient with respect to its input"), kept(frozen(pair.D)):
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
-        with _passes("G, backward"):
-            _unreached("G", pair.G, sum(g.square().mean() for g in tree_leaves(pair.generate(z))))
-        with _passes("D, backward"):
-            unreached = _unreached("D", pair.D, pair.score(x, z, batch).square().mean())
-        with _passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
+        with passes("D, backward"):
+            missed = unreached("D", pair.D, pair.score(x, z, batch).square().mean())
+        with passes(f"D, in training mode on {len(leaves[0])} samples"), torch.no_grad():
             pair.D.train()
             pair.score(x, z, batch)
         pair.after_d_step()
         if odd := [name for name, parameter in pair.D.named_parameters() if not torch.isfinite(parameter).all()]:
             raise CoopInitError(f"Adapter.after_d_step makes D's {few(odd)} NaN or infinite: does it divide by a zero?")
-    return unreached
-
-
-def _unreached(letter: str, module: nn.Module, loss: Any) -> list[str]:
-    """The names of the parameters that no gradient of the loss reaches; an error if these are all of them."""
-    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    gradients: tuple[Tensor | None, ...] = (None,) * len(named)
-    if loss.requires_grad:
-        gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
-    for name, gradient in zip(named, gradients, strict=True):
-        if gradient is not None and gradient.is_sparse:
-            told = f"{letter}'s {name} gets sparse gradients, which Adam does not take"
-            raise CoopInitError(f"{told}. Look it up by torch.nn.functional.embedding(..., sparse=False).")
-    unreached = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
-    if len(unreached) == len(named):
-        raise CoopInitError(
-            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
-            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
-        )
-    return unreached
-
-
-@contextmanager
-def _passes(what: str) -> Iterator[None]:
-    """Say of an error inside which pass it was, and what to do about the usual ones."""
-    try:
-        yield
-    except CoopInitError:
-        raise
-    except Exception as error:
-        cures = {
-            "use_reentrant": "Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False): the reentrant kind "
-            "gives no gradient with respect to samples or weights alone, as the warm-up takes them.",
-            ONE_SAMPLE: LARGER_BATCH,
-        }
-        cure = next((cure for sign, cure in cures.items() if sign in str(error)), "Your networks are untouched.")
-        raise CoopInitError(f"A pass of {what}, fails: {first_line(error)}. {cure}") from error
+    return missed
