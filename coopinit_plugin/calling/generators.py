@@ -41,7 +41,7 @@ class Guess:
 
     def latent(self, n: int, device: torch.device, batch: Any) -> Any:
         """What G takes: z, or (z, condition)."""
-        z = torch.randn(n, *self.tail, device=device, dtype=self.dtype)
+        z: Any = torch.randn(n, *self.tail, device=device, dtype=self.dtype)
         z = [z] if self.as_list else z
         return z if self.condition is None else (z, self.condition.take(batch))
 
