@@ -83,6 +83,14 @@ class Adapter:
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
 
 
+@dataclass
+class Findings:
+    """What an inspection has found so far."""
+
+    rows: list[Row] = field(default_factory=list)  # of the table that the adapter prints
+    warnings: list[str] = field(default_factory=list)  # below it
+
+
 def line(**hooks: str) -> str:
     """``Adapter(...)`` as a user writes it, from what each hook returns: ``line(score="D(x)[0]")``."""
     heads = {name: f"lambda {arguments}: " for name, (arguments, _) in HOOKS.items()}
@@ -167,32 +175,27 @@ def bound(
     G: nn.Module, D: nn.Module, adapter: Adapter, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Pair:
     """G and D, plain modules, as the method calls them: run in `precision`, e.g. autocast, giving single precision."""
-    real, latent, generate, score = (getattr(adapter, name) for name in ("real", "latent", "generate", "score"))
-    given_mask = adapter.mask
-
-    def mask(x: Any) -> Any:
-        return move(given_mask(x) if callable(given_mask) else given_mask, tree_leaves(x)[0].device)
-
-    def after_d_step() -> None:
-        if adapter.after_d_step is not None:
-            with users_hook("after_d_step", f"D, a copy of your {type(D).__name__}"):
-                adapter.after_d_step(D)
+    real, latent, generate, score, given_mask = (
+        getattr(adapter, name) for name in ("real", "latent", "generate", "score", "mask")
+    )
 
     def generated(z: Any) -> Any:
         release_graphs(G)
         with precision():
             return move(generate(G, fresh(z)), None)
 
-    works_in_place: bool | None = None  # whether D's first layer changes its input, which D's first pass shows
-
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
-        nonlocal works_in_place
-        own = x if works_in_place is False else tree_map(torch.clone, x)
-        with precision():
-            f: Tensor = move(score(D, own, fresh(z), batch), None)
-        if works_in_place is None:
-            works_in_place = any(leaf._version for leaf in tree_leaves(own))
+        with precision():  # D may work in place
+            f: Tensor = move(score(D, tree_map(torch.clone, x), fresh(z), batch), None)
         return f if adapter.real_is_high else -f
+
+    def after_d_step() -> None:
+        if adapter.after_d_step is not None:
+            with users_hook("after_d_step", f"D, a copy of your {type(D).__name__}"):
+                adapter.after_d_step(D)
+
+    def mask(x: Any) -> Any:
+        return move(given_mask(x) if callable(given_mask) else given_mask, tree_leaves(x)[0].device)
 
     return Pair(
         *(G, D),

@@ -1,168 +1,222 @@
-"""How a generator is called, proved by a forward pass; or the line to write."""
+"""How a generator is called: of several guesses, the first that a forward pass proves; or the line to write."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from coopinit_plugin.calling.adapter import Adapter, fresh, line, unclear, users_hook
-from coopinit_plugin.calling.conditions import CONDITIONS, arguments, conditions_of
+from coopinit_plugin.calling import takes
+from coopinit_plugin.calling.adapter import Adapter, Row, fresh, line, unclear, users_hook
+from coopinit_plugin.calling.advice import joined_line, mismatch, noise_line, one_hot_line
 from coopinit_plugin.calling.data import Held
-from coopinit_plugin.calling.latents import Guess, Search
-from coopinit_plugin.calling.layers import first_layer, joined_line, noise_line, one_hot_line
-from coopinit_plugin.calling.misfits import LARGER_BATCH, ONE_SAMPLE, mismatch
+from coopinit_plugin.calling.takes import Condition
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.method.pair import detached, release_graphs
-from coopinit_plugin.method.recorder import recorded
+from coopinit_plugin.method.recorder import Record, recorded
 from coopinit_plugin.nests import describe, first_line, move, parts
 
 ATTEMPTS = 3  # forward passes of G that the search for what it takes may need
+COUNTS = ("k", "num_latents", "n_latents", "num_components", "components_num", "num_slots", "n_slots", "num_tokens")
+LISTS = ("styles", "zs", "latents", "noises", "codes", "inputs")  # arguments that take a list of latents
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One way in which G may be called. Equal if alike."""
+
+    how: str = field(compare=False)  # what it rests on
+    condition: Condition | None = None  # what stands beside the latent
+    argument: str | None = None  # that takes the latent, if it is given by name
+    tail: tuple[int, ...] = ()  # the shape of one sample's noise
+    as_list: bool = False  # whether the noise stands in a list
+    dtype: torch.dtype | None = None  # of the noise
+    width: int = field(default=0, compare=False)  # of the noise; 0 if the user says what G takes
+    named: bool = field(default=False, compare=False)  # whether an attribute of G names that width
+
+    def latent(self, n: int, device: torch.device, batch: Any) -> Any:
+        """What G takes: z, or (z, condition)."""
+        z: Any = torch.randn(n, *self.tail, device=device, dtype=self.dtype)
+        z = [z] if self.as_list else z
+        return z if self.condition is None else (z, self.condition.take(batch))
+
+    def generate(self, G: nn.Module, z: Any) -> Any:
+        """G on the latent, the condition where it belongs; ``G(*z)`` for any other tuple."""
+        if self.condition is not None:
+            return self.condition.call(G, *z)
+        if self.argument is not None:
+            return G(**{self.argument: z})
+        return G(*z) if isinstance(z, tuple) else G(z)
+
+    def rows(self, z: Any) -> list[Row]:
+        """What was found of G's input."""
+        if self.condition is None:
+            return [("latent", describe(z), self.how)]
+        return [("latent", describe(z[0]), self.how), self.condition.row("G")]
+
+
+class Search:
+    """What is known of G: its first layer, what a batch holds, what may stand beside the latent; and what was tried."""
+
+    def __init__(self, G: nn.Module, held: Held, given: Adapter) -> None:
+        self.G, self.held, self.given = G, held, given
+        said = given.latent is not None or given.generate is not None
+        self.conditions = [] if said else takes.conditions_of(G, "G", held.others)
+        self.first = takes.first_layer(G.named_modules())
+        self.width = 0  # of the latent, if a failed pass told it
+        self.tried: list[Guess] = []
+
+    @property
+    def size(self) -> tuple[str, int]:
+        """(Attribute, size) of the latent that G names, or ("", 0)."""
+        found = takes.sizes(self.G, takes.NOISE_SIZES)
+        return next(iter([pair for pair in found if pair[1] == self.first.width] + found), ("", 0))
+
+    def learn(self, guess: Guess, record: Record) -> None:
+        """Take in what the recorded pass tells, in which that guess failed."""
+        self.first, (asked, given, _) = takes.first_run(self.G, record), takes.misfit(record)
+        rows = guess.condition.as_one_hot(record, self.held.batch) if guess.condition is not None else None
+        width = guess.width + asked - given  # less what else is joined to it
+        if rows is not None:
+            self.conditions = [rows]
+        elif given >= guess.width != width > 0 and guess.width and not self.size[1]:
+            self.width = width
+
+    def guesses(self) -> Iterator[Guess]:
+        """Ways in which G may be called, the likeliest first; none if more than one argument is unknown."""
+        by_name = takes.noise_argument(self.G)
+        if self.given.latent is not None:
+            yield Guess("given (latent)", argument=by_name)
+            return
+        unknown = {*takes.arguments(self.G)[0]} - {condition.name for condition in self.conditions}
+        if len(unknown) > 1:
+            return
+        lists = (True, False) if {*unknown, by_name} & {*LISTS} else (False,)
+        (attribute, size), first = self.size, self.first
+        widths = {f"G.{attribute} = {size}": size}
+        if not first.images(self.held.data) and not 0 < size < first.width:  # else it may translate, or joins labels
+            widths[f"G's first layer, {first.name}, less what is joined to it"] = self.width
+            widths[f"G's first layer, {first.name}"] = first.width
+        dtype = next((parameter.dtype for parameter in self.G.parameters() if parameter.is_floating_point()), None)
+        beside: list[Condition | None] = [*self.conditions] or [None]
+        for why, width in widths.items():
+            how = f"{why}; standard normal assumed" + (f", as argument {by_name!r}" if by_name else "")
+            for tail, as_list, condition in product(self._tails(width), lists, beside):
+                yield Guess(how, condition, by_name, tail, as_list, dtype, width, named=width == size)
+
+    def _tails(self, size: int) -> list[tuple[int, ...]]:
+        """Shapes of one latent of that size, the likeliest for the first layer first; none for 0."""
+        if not size:
+            return []
+        layer = self.first.layer if size in (self.first.width, self.width) else None
+        series = [part.tensor.shape[1:] for part in self.held.data if part.tensor.ndim == 3]
+        if isinstance(layer, _ConvNd):  # maps as large as an image are no noise: segmentations, sketches
+            signals = series if len(layer.kernel_size) == 1 and not isinstance(layer, _ConvTransposeNd) else []
+            wide = [tail for a, b in signals for tail in ((size, b), (a, size))]  # noise as long as a signal
+            return [*wide, (size, *[1] * len(layer.kernel_size)), (size,)]
+        several = [(count, size) for _, count in takes.sizes(self.G, COUNTS) if count > 1]
+        steps = [(length, size) for length, _ in series]
+        return [*several, *([*steps, (size,)] if isinstance(layer, nn.RNNBase) else [(size,), *steps])]
 
 
 def find(G: nn.Module, held: Held, device: torch.device, given: Adapter) -> tuple[Guess, Any, Any]:
     """(How G is called, what it was given, what it gave), proved by a forward pass."""
-    said = given.latent is not None or given.generate is not None
-    conditions = [] if said else conditions_of(G, "G", held.others, () if held.known else None)
-    search = Search(G, held, given, conditions, first_layer(G.named_modules()))
-    works: list[tuple[Guess, Any, Any]] = []
-    misfit, failure = None, None
+    search = Search(G, held, given)
+    tried, failure, made = "", None, None
     while len(search.tried) < ATTEMPTS and (waiting := [g for g in search.guesses() if g not in search.tried]):
         guess = waiting[0]
         search.tried.append(guess)
         with users_hook("latent", f"a batch, {describe(held.batch)}"):
-            z = move(guess.latent(held.n, device, held.batch), device)
+            z = move((given.latent or guess.latent)(held.n, device, held.batch), device)
         try:
             with recorded(G) as record:
-                out = guess.generate(G, fresh(z))
+                out = (given.generate or guess.generate)(G, fresh(z))
         except Exception as error:
-            search.said += f"\n  G({describe(z)}): {first_line(error)}"
+            tried += f"\n  G({describe(z)}): {first_line(error)}"
             failure = error
-            if not works:
-                search.learn(guess, record)
+            search.learn(guess, record)
             continue
-        if {part.tensor.shape for part in held.without(z)} & {part.tensor.shape for part in parts(out)}:
-            works.append((guess, z, out))
-            if not guess.source:
-                break
-        else:
-            search.said += f"\n  G({describe(z)}) gave {describe(out)}"
-            misfit = held.without(z) or held.data, list(parts(out))
-    tried = search.said and f"\nTried:{search.said}"
-    if not works:
-        raise (mismatch(*misfit, held.real is None, tried) if misfit else _unknown(search, tried)) from failure
-    _refuse_rivals(held, works)
-    return works[0]
+        made = list(parts(out))
+        if {part.tensor.shape for part in held.data} & {part.tensor.shape for part in made}:
+            if guess.width and not guess.named:
+                _refuse_rivals(held, z, {part.tensor.shape for part in made})
+            return guess, z, out
+        tried += f"\n  G({describe(z)}) gave {describe(out)}"
+    tried = tried and f"\nTried:{tried}"
+    if made is None:
+        raise _unknown(search, tried) from failure
+    raise mismatch(held.data, made, held.real is None, tried) from failure
 
 
-def _refuse_rivals(held: Held, works: list[tuple[Guess, Any, Any]]) -> None:
-    """Refuse a G that takes several tensors of the batch, or noise of the shape of one of them."""
-    if len(works) > 1:
-        names = [guess.source for guess, *_ in works]
-        seen = f"Which tensor of the batch does G take? {' and '.join(names)} go through it. Or which is the data?"
-        raise unclear(seen, line(latent=names[0]), line(real=names[1]))
-    guess, z, out = works[0]
-    shapes, made = {part.tensor.shape for part in parts(z)}, {part.tensor.shape for part in parts(out)}
-    for part in held.floats if guess.width and not (guess.source or guess.named) else []:
-        rivals = {other.tensor.shape for other in held.data if held.real is not None or other.keys != part.keys}
-        if part.tensor.shape in shapes and rivals & made:
+def _refuse_rivals(held: Held, z: Any, made: set[torch.Size]) -> None:
+    """Refuse noise of the shape of a tensor of the batch which G may translate into another one."""
+    for part in held.sources:
+        others = {other.tensor.shape for other in held.data if held.real is not None or other.keys != part.keys}
+        if part.tensor.shape in {noise.tensor.shape for noise in parts(z)} and others & made:
             ask = f"Does G translate {part.name}, or does it start from noise? It takes both, {describe(z)}."
             raise unclear(ask, line(latent=part.name), line(latent=noise_line(*part.tensor.shape[1:])))
 
 
 def _unknown(search: Search, tried: str) -> CoopInitError:
     """What is known of a G that took none of the guesses, and the line to write."""
-    name, required, size, first = type(search.G).__name__, arguments(search.G)[0], search.size, search.first
-    if ONE_SAMPLE in tried:
-        return CoopInitError(f"G ({name}) fails in training mode. {LARGER_BATCH}{tried}")
-    seen = f"What does G ({name}) take?"
-    if len(required) > 1:
-        seen += f" Its forward needs {', '.join(required)}."
-    if size is not None:
-        seen += f" Its {size[0]} is {size[1]}."
-    if first.width:
-        unit = "channels" if first.takes_images else "numbers"
-        seen += f" Its first layer, {first.name}, takes {first.width} {unit}."
-    elif size is None:
-        seen += " No size was found in its attributes or first layer."
-    return unclear(seen + tried, line(**_likely(search)))
-
-
-def _likely(search: Search) -> dict[str, str]:
-    """What each argument of G may be, as a user writes it."""
-    G, held, first, size = search.G, search.held, search.first, search.size
+    G, held, first, (attribute, size) = search.G, search.held, search.first, search.size
+    if "more than 1 value per channel" in tried:  # BatchNorm's words
+        cure = "BatchNorm needs more than one sample: give a loader with a larger batch_size, and drop_last=True."
+        return CoopInitError(f"G ({type(G).__name__}) fails in training mode. {cure}{tried}")
+    sources = [part.name for part in first.images(held.sources)]
+    seen = f"What does G ({type(G).__name__}) take? {takes.facts(G, first)}"
+    seen += f" Its {attribute} is {size}." if size else ""
+    seen += f" {' or '.join(sources)}?" if sources else ""
     conditions = {condition.name: condition for condition in reversed(search.conditions)}
-    embeddings = [name for name, module in G.named_modules() if isinstance(module, nn.Embedding)]
-    found = search.width or (0 if first.takes_images else first.width)
-    width = size[1] if size is not None else found
+    width = size or search.width or first.width
     free = [noise_line(width)]  # for the arguments that take no condition
-    maps = [f"{part.name}.float()" for part in held.others if part.tensor.ndim >= 3 and part not in held.data]
-    sources = [part.name for part in search.sources if part.name not in [guess.name for guess in search.tried]]
-    if first.takes_images and sources + maps:
+    if first.takes_images:
         linear = [module.in_features for module in G.modules() if isinstance(module, nn.Linear)]
-        free = [(sources + maps)[0], noise_line(linear[0] if linear else width)]
-    elif images := first.images(held.data):
-        free = [f"torch.randn_like({images[0].name})"]
-    elif size is not None and first.width > width and not conditions:
-        free = [joined_line(free[0], held.labels, first.width - width)]
+        free = [[*sources, "..."][0], noise_line([*linear, size][0])]
+    elif 0 < size < first.width and held.labels is not None and not conditions:
+        free = [joined_line(free[0], held.labels, first.width - size)]
     elif (width,) in [guess.tail for guess in search.tried]:
         free = [f"torch.randn(n, ..., {width}, device=device)"]
     latent, named = [], []
-    for name in dict.fromkeys([*arguments(G)[0], *conditions]) or ["z"]:
+    for name in dict.fromkeys([*takes.arguments(G)[0], *conditions]) or ["z"]:
         if name in conditions:
-            code, y = conditions[name].code, conditions[name].take(held.batch)
-            numbers = not (embeddings or y.is_floating_point()) and y.numel() == y.shape[0]
-            latent.append(one_hot_line(code, int(y.max()) + 1) if numbers else code)
+            latent.append(_written(conditions[name], G, held.batch))
         elif free:
             latent.append(free.pop(0))
         else:
             named.append(f"{name}=...")
     hooks = {"latent": latent[0] if len(latent) == 1 else f"({', '.join(latent)})"}
-    unused = [name for name in embeddings if search.ran and name not in search.ran and conditions]
-    if unused:  # left to the loop, as in BigGAN
-        hooks["generate"] = f"G(z[0], G.{unused[0]}(z[1]))"
-    elif named:
-        hooks["generate"] = f"G({'z' if len(latent) == 1 else '*z'}, {', '.join(named)})"
-    elif search.given.latent is not None:
-        hooks["generate"] = "G(z)"
-    return hooks
+    if named or search.given.latent is not None:
+        hooks["generate"] = f"G({', '.join(['z' if len(latent) == 1 else '*z', *named])})"
+    return unclear(seen + tried, line(**hooks))
 
 
-def learnable(G: nn.Module, fake: Any) -> tuple[Any, list[str]]:
-    """G's sample without its graph, which must have been there; a warning if parameters of G have no part in it."""
-    if not any(leaf.requires_grad for leaf in tree_leaves(fake)):
-        optional, seen = arguments(G)[1], "G's output carries no gradient, so that G cannot learn from it"
-        ask = f"{seen}: does its forward draw classes, round or detach? Call it as your loop does in training."
-        raise unclear(ask, line(generate=f"G(z, {optional[0]}=True)" if optional else "G(z, ...)"))
-    sum(leaf.sum() for leaf in tree_leaves(fake)).backward()
-    trained = [(name, parameter) for name, parameter in G.named_parameters() if parameter.requires_grad]
-    idle = [name for name, parameter in trained if parameter.grad is None]
-    G.zero_grad()
-    release_graphs(G)
-    shown = ", ".join(idle[:4]) + ", ..." * (len(idle) > 4)
-    warning = (
-        f"{len(idle)} of G's {len(trained)} parameters get no gradient ({shown}). If your loop trains them, it calls G "
-        f"otherwise; say how: {line(generate='G(z, ...)')}."
-    )
-    return detached(fake), [warning] if idle else []
+def _written(condition: Condition, G: nn.Module, batch: Any) -> str:
+    """A condition as a user writes it: class numbers as one-hot rows, if G embeds none."""
+    y = condition.take(batch)
+    embeds = any(isinstance(module, nn.Embedding) for module in G.modules())
+    numbers = not (embeds or y.is_floating_point()) and y.numel() == y.shape[0]
+    return one_hot_line(condition.code, int(y.max()) + 1) if numbers else condition.code
 
 
-def ask_condition(G: nn.Module, guess: Guess, held: Held, z: Any) -> None:
+def ask_condition(G: nn.Module, guess: Guess, held: Held) -> None:
     """Refuse noise alone for a G that may take labels, too, as its D does: joined to the noise, or as an argument."""
-    labels, optional = held.labels, [name for name in arguments(G)[1] if name.lower() in CONDITIONS]
-    if labels is None or not guess.width or guess.condition is not None or (guess.named and not optional):
+    labels, optional = held.labels, [name for name in takes.arguments(G)[1] if name.lower() in takes.CONDITIONS]
+    if labels is None or not guess.width or guess.condition is not None:
         return
     noise, y = noise_line(guess.width), labels.tensor
     classes = y.shape[1] if labels.has_rows else int(y.max()) + 1
     if optional:
+        where = f"as its argument {optional[0]!r}"
         hooks = {"latent": f"({noise}, {labels.name})", "generate": f"G(z[0], {optional[0]}=z[1])"}
-        raise unclear(f"D is given labels. Is G, as its argument {optional[0]!r}?", line(**hooks), line(latent=noise))
-    if guess.width <= classes:  # there is no room for noise beside them
+    elif guess.width > classes and not guess.named:  # there is room for noise beside them
+        where = f"joined to its noise, {guess.width} numbers"
+        joined = joined_line(noise_line(guess.width - classes), labels, classes)
+        hooks = {"latent": joined + f"[:, :{', None' * (len(guess.tail) - 1)}]" * (len(guess.tail) > 1)}
+    else:
         return
-    joined = joined_line(noise_line(guess.width - classes), labels, classes)
-    if isinstance(z, torch.Tensor) and z.ndim > 2:
-        joined += f"[:, :{', None' * (z.ndim - 2)}]"
-    seen = f"D is given a condition. Is it joined to G's noise, too? {guess.how}, takes {guess.width}."
-    raise unclear(seen, line(latent=joined), line(latent=noise))
+    raise unclear(f"D is given a condition. Is G given it, too, {where}?", line(**hooks), line(latent=noise))

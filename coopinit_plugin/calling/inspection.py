@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from coopinit_plugin.calling import data, generators, scores
-from coopinit_plugin.calling.adapter import Adapter, Row, fresh, infer_sign, line, unclear
-from coopinit_plugin.calling.scores import Scored
+from coopinit_plugin.calling.adapter import Adapter, Findings, Row, fresh, infer_sign, line, unclear
+from coopinit_plugin.calling.proof import learnable
+from coopinit_plugin.calling.sigmoids import Call
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.kept import buffers, kept, training
+from coopinit_plugin.method.pair import detached
 from coopinit_plugin.nests import describe, first_line
 
 TELLING = "norm|dropout|rnn|lstm|gru|minibatch|stddev"  # in the names of layers that matter to the warm-up
@@ -37,36 +39,38 @@ def look(
         likelihood_mode(D)
         held = data.held(batch, given.real)
         guess, z, out = generators.find(G, held, device, given)
-        fits = data.match(held, z, out)
-        x, made = tree_map(torch.clone, fits.real(batch)), fits.pick(out)  # D may work in place
-        data.check_finite(x, "The first batch")
-        ranges, doubts = data.ranges(x, made, fits.name)
-        fake, idle = generators.learnable(G, made)
+        latent, generate = given.latent or guess.latent, given.generate or guess.generate
+        found = Findings([("batch", describe(batch), "of the loader")])
+        real, pick, name = data.match(held.without(z), out, found)
+        x, made = tree_map(torch.clone, real(batch)), pick(out)  # D may work in place
         n = tree_leaves(x)[0].shape[0]
-        z = guess.latent(n, device, batch)
-        scored = scores.find(D, held, x, z, guess.condition, fits, given)
-        if guess.width and scored.conditional:
-            generators.ask_condition(G, guess, held, z)
-        high, sign, guessed = _sign(given, scored.ends_in_sigmoid, loss_named)
-        _judge(scored, D, fake, z, batch)
-        rows = [("batch", describe(batch), "of the loader"), *fits.rows, *ranges, *guess.rows(z), *scored.rows, sign]
-        rows += [_traits("G", G), _traits("D", D)]
-        rows += [("batch rule", f"{n} samples", "kept throughout; smaller batches are left out")]
+        data.check_finite(x, "The first batch")
+        data.compare_ranges(x, made, name, found)
+        found.warnings += learnable(G, made)
+        z = latent(n, device, batch)
+        found.rows += guess.rows(z)
+        score, sigmoid, conditional = scores.find(D, held, x, z, guess.condition, name, given, found)
+        if conditional:
+            generators.ask_condition(G, guess, held)
+        high = _is_high(given, sigmoid, loss_named, found)
+        _judge(D, score, detached(made), z, batch)
+        found.rows += [_traits("G", G), _traits("D", D)]
+        found.rows.append(("batch rule", f"{n} samples", "kept throughout; smaller batches are left out"))
         return dataclasses.replace(
             given,
-            real=fits.real,
-            latent=guess.latent,
-            generate=lambda G, z: fits.pick(guess.generate(G, z)),
-            score=scored.score,
+            real=real,
+            latent=latent,
+            generate=lambda G, z: pick(generate(G, z)),
+            score=score,
             real_is_high=high,
-            ends_in_sigmoid=scored.ends_in_sigmoid,
-            findings=tuple(rows),
-            warnings=(*fits.warnings, *doubts, *idle, *scored.warnings, *guessed),
+            ends_in_sigmoid=sigmoid,
+            findings=tuple(found.rows),
+            warnings=tuple(found.warnings),
         )
 
 
-def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, list[str]]:
-    """(Whether D is high on real, the row that says so, warnings): told by the user's own loss, else as given."""
+def _is_high(given: Adapter, sigmoid: bool, loss_named: bool, found: Findings) -> bool:
+    """Whether D is high on real: told by the user's own loss, else as given."""
     high = given.real_is_high if given.d_loss is None else infer_sign(given.d_loss)
     known = {
         "told by d_loss": given.d_loss is not None,
@@ -75,18 +79,20 @@ def _sign(given: Adapter, sigmoid: bool, loss_named: bool) -> tuple[bool, Row, l
         "as the loss named in the settings has it": loss_named,
     }
     how = next((how for how, holds in known.items() if holds), "assumed")
-    doubt = (
-        "I cannot know whether D is high on real: assumed yes. Check with coopinit_plugin.infer_sign(your_d_loss), or "
-        "give Adapter(d_loss=your_d_loss)."
-    )
-    return high, ("sign", "real is high" if high else "real is low", how), [doubt] if how == "assumed" else []
+    found.rows.append(("sign", "real is high" if high else "real is low", how))
+    if how == "assumed":
+        found.warnings.append(
+            "I cannot know whether D is high on real: assumed yes. Check with coopinit_plugin.infer_sign(your_d_loss), "
+            "or give Adapter(d_loss=your_d_loss)."
+        )
+    return high
 
 
 @torch.no_grad()
-def _judge(scored: Scored, D: nn.Module, fake: Any, z: Any, batch: Any) -> None:
+def _judge(D: nn.Module, score: Call, fake: Any, z: Any, batch: Any) -> None:
     """Prove that D takes G's sample, too."""
     try:
-        scored.score(D, fresh(fake), fresh(z), batch)
+        score(D, fresh(fake), fresh(z), batch)
     except Exception as error:
         seen = f"D takes the data, but not G's sample {describe(fake)}: {first_line(error)}"
         raise unclear(f"{seen}\nWhat does your loop make of G's output?", line(generate="G(z)")) from error
@@ -96,8 +102,6 @@ def _traits(letter: str, module: nn.Module) -> Row:
     """The network's class and size, and its layers that matter to the warm-up."""
     hooks = [hook for child in module.modules() for hook in child._forward_pre_hooks.values()]
     names = {type(part).__name__.strip("_") for part in [*module.modules(), *hooks] if part is not module}
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
-    held = sum(size for size, trained in sizes if not trained)
-    value = f"{type(module).__name__}, {sum(size for size, _ in sizes):,} parameters"
+    size = sum(parameter.numel() for parameter in module.parameters())
     telling = sorted(name for name in names if re.search(TELLING, name.lower()))
-    return letter, value + f", {held:,} of them frozen" * bool(held), ", ".join(telling)
+    return letter, f"{type(module).__name__}, {size:,} parameters", ", ".join(telling)

@@ -1,8 +1,13 @@
 """Ready adapters for well-known codebases; each is a plain :class:`coopinit_plugin.Adapter` and shows how to write one.
 
-Give one as ``warm_start(G, D, loader, adapter=presets.cut())``; print ``inspect(G, D, loader, adapter=...)`` to see the
-hooks that it leaves to be found. Most codebases need none, such as the DCGAN of pytorch/examples, kwotsin/mimicry,
-GAN_stability or the GAN example of Lightning (pass ``model.generator`` and ``model.discriminator``).
+Give one as ``warm_start(G, D, loader, adapter=presets.biggan())``; print ``inspect(G, D, loader, adapter=...)`` to see
+the hooks that it leaves to be found. Most codebases need none, such as the DCGAN of pytorch/examples, kwotsin/mimicry,
+GAN_stability or the GAN example of Lightning (pass ``model.generator`` and ``model.discriminator``). Others need one:
+
+- taesungp/contrastive-unpaired-translation (CUT, FastCUT): ``presets.cyclegan()``, after ``model.setup``, before
+  ``model.parallelize``; the third network, ``netF``, takes no part in the warm-up.
+- lucidrains/lightweight-gan, whose D is low on real and scores the image and its small version beside a loss:
+  ``Adapter(score=lambda D, x, z, batch: sum(f.flatten(1).mean(1) for f in D(x)[:2]), real_is_high=False)``.
 
 A network of two modules, such as a mapping and a synthesis network, goes into one module, whose parameters are the
 originals. Several discriminators likewise: their scores are added, each averaged to one number a sample::
@@ -33,9 +38,6 @@ from torch.nn.functional import interpolate
 
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.method.logit_map import LOSSES
-
-# The hinge loss of a D that is low on real.
-_LOW = Adapter(real_is_high=False, d_loss=lambda f_real, f_fake: LOSSES["hinge"](-f_real, -f_fake))
 
 
 def stylegan2_ada() -> Adapter:
@@ -80,35 +82,11 @@ def lucidrains_stylegan2(latent_dim: int = 512) -> Adapter:
         noise = torch.rand(n, batch.shape[-1], batch.shape[-1], 1, device=device)
         return torch.randn(n, latent_dim, device=device), noise
 
-    return replace(_LOW, latent=latent, score=lambda D, x, z, batch: D(x)[0])
-
-
-def lucidrains_lightweight_gan() -> Adapter:
-    """lucidrains/lightweight-gan: D is low on real; it scores the image and its small version beside a loss."""
-    return replace(_LOW, score=lambda D, x, z, batch: sum(score.flatten(1).mean(1) for score in D(x)[:2]))
-
-
-def gigagan(latent_dim: int = 512, sizes: tuple[int, ...] = (64, 32, 16, 8)) -> Adapter:
-    """lucidrains/gigagan-pytorch without text; `sizes` are D's ``multiscale_input_resolutions``.
-
-    Traps: D is low on real, and sees the image with smaller ones beside it, which G gives if it is asked for them;
-    its scores have the scales first.
-    """
-
-    def generate(G: torch.nn.Module, z: Tensor) -> list[Tensor]:
-        images, small = G(noise=z, return_all_rgbs=True)
-        return [images, *(part for size in sizes for part in small if part.shape[-1] == size)]
-
-    def score(D: torch.nn.Module, x: list[Tensor], z: Any, batch: Any) -> Tensor:
-        scales = D(x[0], x[1:], return_multiscale_outputs=False, calc_aux_loss=False)[0]
-        return scales.transpose(0, 1).flatten(1).mean(1)
-
-    return replace(
-        _LOW,
-        real=lambda batch: [batch, *(interpolate(batch, size, mode="bilinear") for size in sizes)],
-        latent=lambda n, device, batch: torch.randn(n, latent_dim, device=device),
-        generate=generate,
-        score=score,
+    return Adapter(
+        latent=latent,
+        score=lambda D, x, z, batch: D(x)[0],
+        real_is_high=False,
+        d_loss=lambda f_real, f_fake: LOSSES["hinge"](-f_real, -f_fake),
     )
 
 
@@ -146,14 +124,6 @@ def cyclegan(direction: str = "AtoB") -> Adapter:
     source, target = direction.split("to")
     latent = lambda n, device, batch: batch[source]  # noqa: E731
     return Adapter(real=lambda batch: batch[target], latent=latent, d_loss=LOSSES["least_squares"])
-
-
-def cut(direction: str = "AtoB") -> Adapter:
-    """taesungp/contrastive-unpaired-translation (CUT, FastCUT), after ``model.setup``, before ``model.parallelize``.
-
-    Traps: the third network, ``netF``, is built at the first batch and takes no part in the warm-up.
-    """
-    return cyclegan(direction)
 
 
 def pix2pix(direction: str = "AtoB") -> Adapter:

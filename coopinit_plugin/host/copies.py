@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from coopinit_plugin.calling.adapter import Adapter
 from coopinit_plugin.calling.data import check_mask
 from coopinit_plugin.calling.inspection import look
+from coopinit_plugin.calling.proof import unreached
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import device_of, few, flaws, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import keep_frozen_layers, likelihood_mode, running_statistics
@@ -126,26 +127,12 @@ def prove(users: Users, pair: Pair, batch: Any, device: torch.device) -> list[st
         with kept(frozen(pair.D)):
             inputs = [leaf.detach().requires_grad_() for leaf in leaves]
             input_gradient(lambda samples: pair.score(samples, z, batch), inputs, nest)
-        _unreached("G", pair.G, sum(g.square().mean() for g in tree_leaves(pair.generate(z))))
-        unreached = _unreached("D", pair.D, pair.score(x, z, batch).square().mean())
+        missed = unreached("D", pair.D, pair.score(x, z, batch).square().mean())
         with torch.no_grad():
             pair.D.train()
             pair.score(x, z, batch)
         pair.after_d_step()
-    return unreached
-
-
-def _unreached(letter: str, module: nn.Module, loss: Any) -> list[str]:
-    """The names of the parameters that no gradient of the loss reaches; an error if these are all of them."""
-    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
-    unreached = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
-    if len(unreached) == len(named):
-        raise CoopInitError(
-            f"No gradient reaches any of {letter}'s parameters, e.g. {unreached[0]}: what {letter} gives is computed "
-            f"by other tensors. Does a function that was set on {letter} hold other weights, or a detached copy?"
-        )
-    return unreached
+    return missed
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def train(
 
     result = None
     if warm_start:
-        adapter = coopinit_plugin.presets.cut()  # ← added, 2 of 3: G translates batch["A"], batch["B"] is real
+        adapter = coopinit_plugin.presets.cyclegan()  # ← added, 2 of 3: G translates batch["A"], batch["B"] is real
         result = coopinit_plugin.warm_start(netG, netD, loader, adapter=adapter)  # ← added, 3 of 3
 
     step = 0

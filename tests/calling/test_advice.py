@@ -166,10 +166,10 @@ DATA = [
     ),
     Odd("complex images", lambda: (*pixels(2), [torch.complex(draw(N, 1, 8, 8) * 2 - 1, draw(N, 1, 8, 8))]), ("complex", "view_as_real"), ("whole numbers", "labels"), works=True),
     Odd("complex vectors", lambda: (*points(4), [torch.randn(N, 2, dtype=torch.cfloat)]), ("complex", "view_as_real"), ("whole numbers", "labels"), works=True),
-    Odd("float64", lambda: (*points(), [draw(N, 2).double()]), ("weights are float32", "batch.float()"), ("flatten",), works=True),
-    Odd("float64 in a tuple", lambda: (*pixels(), [(draw(N, 1, 8, 8).double(), torch.zeros(N))]), ("batch[0].float()",), works=True),
-    Odd("float32 for networks in float64", lambda: (points()[0].double(), points()[1].double(), [draw(N, 2)]), ("weights are float64", "batch.double()"), works=True),
-    Odd("float64 by the user's own hook", lambda: (*points(), [draw(N, 2)]), ("weights are float32", "(...).float()"), hooks={"real": lambda batch: batch.double()}),
+    Odd("float64", lambda: (*points(), [draw(N, 2).double()]), ("weights are float32", "batch.to(torch.float32)"), works=True),
+    Odd("float64 in a tuple", lambda: (*pixels(), [(draw(N, 1, 8, 8).double(), torch.zeros(N))]), ("batch[0].to(torch.float32)",), works=True),
+    Odd("float32 for networks in float64", lambda: (points()[0].double(), points()[1].double(), [draw(N, 2)]), ("weights are float64", "batch.to(torch.float64)"), works=True),
+    Odd("float64 by the user's own hook", lambda: (*points(), [draw(N, 2)]), ("weights are float32", "(...).to(torch.float32)"), hooks={"real": lambda batch: batch.double()}),
     Odd("numpy", lambda: (*points(), [np.asarray(draw(N, 2))]), ("ndarray", "torch.as_tensor(batch)"), ('"image"',), works=True),
     Odd("numpy in a tuple", lambda: (*points(), [(np.asarray(draw(N, 2)), [1] * N)]), ("torch.as_tensor(batch[0])",), works=True),
     Odd("numpy in a dict", lambda: (*points(), [{"x": np.asarray(draw(N, 2))}]), ("torch.as_tensor(batch['x'])",), works=True),
@@ -183,13 +183,12 @@ DATA = [
     Odd("a tuple of images", lambda: (*pixels(), [tuple(draw(N, 1, 8, 8))]), ("torch.stack(batch)",), ("reshape",), works=True, found=("(16, 1, 8, 8)",)),
     Odd("a list of images beside labels", lambda: (*pixels(), [([*draw(N, 1, 8, 8)], torch.arange(N))]), ("torch.stack(batch[0])",), ("reshape",), works=True, found=("(16, 1, 8, 8)",)),
     Odd("a list of images in a dict", lambda: (*pixels(), [{"image": [*draw(N, 1, 8, 8)]}]), ("torch.stack(batch['image'])",), ("reshape",), works=True, found=("(16, 1, 8, 8)",)),
-    Odd("images of several sizes", lambda: (*pixels(), [[draw(1, 8 + i % 3, 8) for i in range(N)]]), ("Resize", "collate_fn"), ("reshape",), works=True, found=("(16, 1, 8, 8)",)),
+    Odd("images of several sizes", lambda: (*pixels(), [[draw(1, 8 + i % 3, 8) for i in range(N)]]), ("Resize", "collate_fn"), ("reshape", "torch.stack")),
     Odd("a list of vectors", lambda: (*points(), [[*draw(N, 2)]]), ("torch.stack(batch)",), ("these look like labels",), works=True, found=("(16, 2)",)),
     Odd("one number a sample", lambda: (*points(1), [draw(N)]), ("batch.unsqueeze(1)",), ("labels",), works=True),
     Odd("nested Python lists", lambda: (*pixels(3), DataLoader(Nested(), batch_size=4)), ('with_format("torch")', "tensors in all"), ("batch[0]",)),
     Odd("a dict of a hundred strings", lambda: (*points(), [{f"key {i}": "text" for i in range(100)}]), ("no tensor was found",)),
-    Odd("NHWC", lambda: (*pixels(3), [draw(N, 8, 8, 3)]), ("batch.permute(0, 3, 1, 2)",), works=True),
-    Odd("flat images", lambda: (*pixels(3), [draw(N, 192)]), ("batch.reshape(-1, 3, 8, 8)",), works=True),
+    Odd("NHWC", lambda: (*pixels(3), [draw(N, 8, 8, 3)]), ("(16, 8, 8, 3)", "reorder the data"), ("reshape",)),
     Odd("images of another size", lambda: (*pixels(), [draw(N, 1, 16, 16)]), ("(16, 1, 16, 16)", "(16, 1, 8, 8)", "Resize"), ("torch.stack",)),
     Odd("images of another number of channels", lambda: (*pixels(3), [draw(N, 1, 8, 8)]), ("(16, 1, 8, 8)", "(16, 3, 8, 8)"), ("torch.stack",)),
     Odd("a constant first batch alone", lambda: (*points(), [torch.full((N, 2), 0.5)] * 2), ("constant", "first 32 samples is 0.5")),
@@ -319,7 +318,7 @@ GENERATORS = [
     Odd("keywords only", lambda: (KeywordOnly(), points()[1], [draw(N, 2)]), ("as argument 'latents'",), ("refused", "no gradient")),
     Odd("optional arguments without telling names", lambda: (Unnamed(), points()[1], [draw(N, 2)]), ("2 of G's 4 parameters get no gradient", "mapping.weight", "generate=lambda G, z: G(z, ...)")),
     Odd("a layer that is not used", lambda: (Idle(), points()[1], [draw(N, 2)]), ("2 of G's 4 parameters get no gradient (spare.weight, spare.bias)",)),
-    Odd("labels joined to the noise, D's given", lambda: (net(nn.Linear(13, 2)), points(d_width=5)[1], labelled()), ("joined to G's noise", *JOINED), hooks=HOT, works=True, found=("(16, 13)",)),
+    Odd("labels joined to the noise, D's given", lambda: (net(nn.Linear(13, 2)), points(d_width=5)[1], labelled()), ("joined to its noise", *JOINED), hooks=HOT, works=True, found=("(16, 13)",)),
     Odd("labels joined to the noise of a convolution, D's given", lambda: (net(nn.ConvTranspose2d(13, 2, 1), nn.Flatten()), points(d_width=5)[1], labelled()), (JOINED[0] + "[:, :, None, None]",), hooks=HOT, works=True, found=("(16, 13, 1, 1)",)),
     Odd("one-hot rows joined to the noise, D's given", lambda: (net(nn.Linear(13, 2)), points(d_width=5)[1], [(draw(N, 2), one_hot(torch.arange(N) % 3))]), ("torch.cat([torch.randn(n, 10, device=device), batch[1].float()], 1)",), hooks={"score": lambda D, x, z, batch: D(torch.cat([x, batch[1]], 1))}, works=True),
     Odd("an argument for labels that D is given", lambda: (OptionalLabels(), points(d_width=5)[1], labelled()), ("as its argument 'labels'?", "G(z[0], labels=z[1])"), hooks=HOT, works=True),
@@ -380,7 +379,6 @@ def wide_d(channels: int, loader: list[Any]) -> Callable[[], Any]:
 
 
 MAPS = [{"image": draw(N, 1, 8, 8) * 2 - 1, "edges": (draw(N, 2, 8, 8) > 0.5).float()}]
-CLASSES = [(draw(N, 1, 8, 8) * 2 - 1, torch.arange(N) % 3)]
 
 DISCRIMINATORS = [
     Odd("[features, score]", judged(lambda h, f: [h, f]), ("D(x)[1]",), ("D(x)[0].flatten",), works=True),
@@ -396,14 +394,13 @@ DISCRIMINATORS = [
     Odd("class numbers for layers that take rows", lambda: (WantsOneHot(), RowsD(), labelled()), ("D's condition", "one_hot(batch[1], 3)"), ("refused",)),
     Odd("a word, no labels", lambda: (points()[0], WithString(), [draw(N, 2)]), ("takes a condition ('label'), but no labels", "D(x, label=...)"), ("batch[1]",)),
     Odd("a word that is typed", lambda: (points()[0], Typed(), labelled()), ("needs x, label", "D(x, label=...)"), ("batch[1]",)),
-    Odd("one-hot rows joined, from class numbers", lambda: (*points(d_width=5), labelled()), ("takes 5 numbers, x has 2", "one_hot(batch[1], 3)"), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
+    Odd("one-hot rows joined, from class numbers", lambda: (*points(d_width=5), labelled()), ("takes 5 numbers", "one_hot(batch[1], 3)"), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
     Odd("one-hot rows joined, from rows", lambda: (*points(d_width=5), [(draw(N, 2), one_hot(torch.arange(N) % 3))]), ("torch.cat([x, batch[1].float()], 1)",), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
     Odd("labels of shape (N, 1) joined", lambda: (*points(d_width=5), [(draw(N, 2), torch.arange(N)[:, None] % 3)]), ("one_hot(batch[1].flatten(), 3)",), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
-    Odd("a map joined to the image", wide_d(3, MAPS), ("takes 3 channels, x has 1", "torch.cat([batch['edges'], x], 1)"), ("batch['A']",), works=True),
-    Odd("classes joined to the image", wide_d(4, CLASSES), ("one_hot(batch[1], 3).float().reshape(-1, 3, 1, 1).expand(-1, 3, 8, 8)",), ("batch['A']",), hooks={"latent": lambda n, device, batch: torch.randn(n, 16, 1, 1)}, works=True),
+    Odd("a map joined to the image", wide_d(3, MAPS), ("takes 3 channels", "torch.cat([batch['edges'], x], 1)"), ("batch['A']",), works=True),
     Odd("flattened outside", lambda: (pixels()[0], net(nn.Linear(64, 1)), [draw(N, 1, 8, 8)]), ("D(x.flatten(1))",), works=True),
-    Odd("two samples at once", lambda: (*points(d_width=4), [draw(N, 2)]), ("several samples in one?", "D(x.reshape(-1, 4))"), works=True),
-    Odd("too narrow", lambda: (*points(4, d_width=3), [draw(N, 4)]), ("takes 3 numbers, x has 4", "score=")),
+    Odd("two samples at once", lambda: (*points(d_width=4), [draw(N, 2)]), ("several samples in one", "D(...)")),
+    Odd("too narrow", lambda: (*points(4, d_width=3), [draw(N, 4)]), ("takes 3 numbers", "score=")),
 ]  # fmt: skip
 
 ROWS = [*DATA, *LOADERS, *GENERATORS, *DISCRIMINATORS]

@@ -149,7 +149,7 @@ def test_a_network_of_the_users_that_makes_data_or_latents_gets_no_gradient(wher
 
 SINGLE = {
     "arrays": ([numpy.ones(2, "float32") * i for i in range(16)], "torch.stack([torch.as_tensor(sample) for"),
-    "lists of numbers": ([[0.1 * i, 0.2] for i in range(16)], "torch.tensor(batch)"),
+    "lists of numbers": ([[0.1 * i, 0.2] for i in range(16)], "torch.stack([torch.as_tensor(sample) for"),
     "tuples": ([(torch.rand(2), i) for i in range(16)], "torch.stack([sample[0] for sample in batch])"),
     "dicts": ([{"x": torch.rand(2), "y": 1} for _ in range(16)], "torch.stack([sample['x'] for sample in batch])"),
 }
@@ -197,7 +197,7 @@ def test_labels_that_do_not_fit_beside_the_noise_are_not_asked_for():
 
     few, many = ([(x, torch.arange(32) % classes) for x in vectors()] for classes in (2, 10))
     joined = "torch.cat([torch.randn(n, 1, device=device), torch.nn.functional.one_hot(batch[1], 2).float()], 1)"
-    message = refused(G, Labelled(), few, "Is it joined to G's noise, too?", joined)
+    message = refused(G, Labelled(), few, "joined to its noise", joined)
     for loader, adapter in ((few, followed(message)), (many, None)):
         warm_start(G, Labelled(), loader, config=short(), progress=False, adapter=adapter)
 

@@ -182,6 +182,6 @@ ENTRIES = [
     ),
     Upstream(
         "lucidrains/lightweight-gan", "efbec4570b7cb715e05058eccc518dc1a5753523", "MIT", "64²", lightweight, normal(32),
-        real=itself, logit=lucid_score, d_loss=low(hinge), high=False, adapter=own(presets.lucidrains_lightweight_gan()),
+        real=itself, logit=lucid_score, d_loss=low(hinge), high=False, adapter={"score": lambda D, x, z, batch: lucid_score(D, x, batch), "real_is_high": False},
     ),
 ]  # fmt: skip

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from coopinit_plugin import presets
 from tests.upstream.entry import (
     N,
     Upstream,
@@ -31,7 +30,7 @@ from tests.upstream.entry import (
     wasserstein,
     with_labels,
 )
-from tests.upstream.famous import ada_latent, bytes_scaled, low, own
+from tests.upstream.famous import ada_latent, bytes_scaled, low
 from tests.upstream.images import clip
 
 TOOLS = ("torchvision", "torchvision.utils", "matplotlib", "matplotlib.pyplot", "munch", "h5py", "tqdm")
@@ -287,7 +286,11 @@ ENTRIES = [
     ),
     Upstream(
         "lucidrains/gigagan-pytorch", "0806433f1e8eadbe888162b5c5a5ab625ce4e0a5", "MIT", "no text", gigagan, normal(16),
-        all_sizes_of_g, all_sizes, mean_of_scales, low(hinge), False, adapter=own(presets.gigagan(16, (16, 8))),
+        all_sizes_of_g, all_sizes, mean_of_scales, low(hinge), False,
+        adapter={
+            "real": all_sizes, "generate": lambda G, z: all_sizes_of_g(G, z, None),
+            "score": lambda D, x, z, batch: mean_of_scales(D, x, batch), "real_is_high": False,
+        },
     ),
     Upstream(
         "clovaai/stargan-v2", "875b70a150609e8a678ed8482562e7074cdce7e5", "CC BY-NC", "style from noise", stargan,

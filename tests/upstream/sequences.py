@@ -160,8 +160,14 @@ ENTRIES = [
         "imics-lab/tts-gan", "3f8b36ab84d1c00d48021d6e7c5dbd461686844e", "Apache-2.0", "UniMiB", tts, normal(100),
         d_loss=least_squares,
     ),
-    Upstream(*SERIES, "LSTM", recurrent, normal(24, 5), real=itself, logit=lambda D, x, batch: undone(D(x))),
-    Upstream(*SERIES, "causal convolutions", causal, normal(24, 5), real=itself, logit=lambda D, x, batch: undone(D(x))),
+    Upstream(
+        *SERIES, "LSTM", recurrent, normal(24, 5), real=itself, logit=lambda D, x, batch: undone(D(x)),
+        adapter={"score": lambda D, x, z, batch: D(x)},
+    ),
+    Upstream(
+        *SERIES, "causal convolutions", causal, normal(24, 5), real=itself, logit=lambda D, x, batch: undone(D(x)),
+        adapter={"score": lambda D, x, z, batch: D(x)},
+    ),
     Upstream(
         "birdx0810/timegan-pytorch", "fb44aab7493ec21306ef968964a925d8c74382f4", "MIT", "generator in the latent space", timegan,
         lambda n, batch: (torch.rand(n, 12, 4), batch[1]), lambda G, z, batch: G(*z), embedded,

@@ -115,7 +115,7 @@ ENTRIES = [
     Upstream(
         "taesungp/contrastive-unpaired-translation", "b3ac297708dfb6f7589d04662277e53c0d579c27", "BSD", "CUT", cut,
         lambda n, batch: batch["A"], real=lambda batch: batch["B"], d_loss=least_squares,
-        adapter={"preset": presets.cut()},
+        adapter={"preset": presets.cyclegan()},
     ),
     Upstream(
         *HUGGAN, "pix2pix", huggan_pix2pix, lambda n, batch: batch["A"], real=lambda batch: batch["B"],

@@ -169,7 +169,10 @@ ENTRIES = [
         ((N, 4), (N, 3)),
         first,
         logit,
-        shows=("batch[1], as it is",),
+        {
+            "latent": lambda n, device, batch: (torch.randn(n, 4, device=device), batch[1]),
+            "score": lambda D, x, z, batch: D(x, batch[1]),
+        },
     ),
     Entry(
         "labels for G, a class head in D",

@@ -108,14 +108,14 @@ ENTRIES = [
         "sigmoid module, sigmoids inside",
         lambda: pair(SqueezeExciteD(nn.Sigmoid())),
         logit=lambda D, x, batch: D.logit(x),
-        shows=("the logit before its final sigmoid, end",),
+        shows=("the logit before its final sigmoid",),
     ),
     Entry("sigmoids inside only", lambda: pair(SqueezeExciteD()), shows=("D(x)",)),
     Entry(
         "sigmoid as a function",
         lambda: pair(FunctionalSigmoidD()),
         logit=lambda D, x, batch: D.logit(x),
-        shows=("(a function)",),
+        shows=("the logit before its final sigmoid",),
     ),
     Entry("one sigmoid used twice", lambda: pair(SharedSigmoidD()), logit=lambda D, x, batch: D.logit(x)),
     Entry(

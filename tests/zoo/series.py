@@ -107,6 +107,7 @@ ENTRIES = [
         lambda: (LstmG(1), StepProbabilityD(1), batches(L, 1)),
         ((N, L, 4),),
         logit=lambda D, x, batch: D.out(D.lstm(x)[0]),
+        adapter={"score": lambda D, x, z, batch: D(x)},
     ),
     Entry("convolutions, channels last", lambda: (ChannelsLastG(), LstmD(1), batches(L, 1)), ((N, L, 4),)),
     Entry("transformer", lambda: (TransformerG(), LstmD(), batches(L, 2)), ((N, L, 4),)),

@@ -42,6 +42,11 @@ class UpscaleG(Module):
         return self.up(self.conv(x).relu())
 
 
+def of(key):
+    """A hook that gives G a tensor of the batch."""
+    return lambda n, device, batch: batch[key]
+
+
 SOURCE = ((N, 1, 8, 8),)
 
 ENTRIES = [
@@ -50,34 +55,36 @@ ENTRIES = [
         lambda: (UNet(1, 3), patch_d(3), pairs(1, 3)),
         SOURCE,
         real=lambda batch: batch["B"],
+        adapter={"latent": of("A")},
         d_loss=least_squares,
-        shows=("batch['A']: G's first layer",),
     ),
     Entry(
         "told apart by channels, tuple",
         lambda: (UNet(1, 3), patch_d(3), [(b["B"], b["A"]) for b in pairs(1, 3)]),
         SOURCE,
         real=lambda batch: batch[0],
+        adapter={"latent": of(1)},
     ),
     Entry(
         "told apart by size",
         lambda: (UpscaleG(), patch_d(3), pairs(3, 3, scale=2)),
         ((N, 3, 8, 8),),
         real=lambda batch: batch["B"],
+        adapter={"latent": of("A")},
     ),
     Entry(
-        "one shape, the target named",
+        "one shape, both named",
         lambda: (UNet(3, 3), patch_d(3), pairs(3, 3)),
         ((N, 3, 8, 8),),
         real=lambda batch: batch["B"],
-        adapter={"real": lambda batch: batch["B"]},
+        adapter={"real": lambda batch: batch["B"], "latent": of("A")},
     ),
     Entry(
         "one shape, the source named",
         lambda: (UNet(3, 3), patch_d(3), pairs(3, 3)),
         ((N, 3, 8, 8),),
         real=lambda batch: batch["B"],
-        adapter={"latent": lambda n, device, batch: batch["A"]},
+        adapter={"latent": of("A")},
     ),
     Entry(
         "D sees the source too",
@@ -85,6 +92,6 @@ ENTRIES = [
         SOURCE,
         real=lambda batch: batch["B"],
         logit=lambda D, x, batch: D(torch.cat([batch["A"], x], 1)),
-        adapter={"score": lambda D, x, z, batch: D(torch.cat([batch["A"], x], 1))},
+        adapter={"latent": of("A"), "score": lambda D, x, z, batch: D(torch.cat([batch["A"], x], 1))},
     ),
 ]

@@ -142,7 +142,7 @@ ENTRIES = [
         "graphs, two arguments",
         lambda: (GraphG(), GraphTwoD(), graphs()),
         logit=lambda D, x, batch: D(*x),
-        shows=("adjacency, features",),
+        adapter={"score": lambda D, x, z, batch: D(*x)},
     ),
     Entry(
         "graphs, dicts in another order",
