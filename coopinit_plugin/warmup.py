@@ -23,6 +23,7 @@ from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
 from coopinit_plugin.loop import Stage, State, diverged, iterate
+from coopinit_plugin.method.company import Company, company
 from coopinit_plugin.method.distance import among
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
@@ -139,7 +140,8 @@ def _warm_up(
         run.check_first(batches.peek())
         came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        state = State(pair, batches, stage, stage.checkpoints.read() if begun else None)
+        members = [bound(G, energy, adapter, run.accelerator.autocast) for energy in company(G, D, config.seed)]
+        state = State(Company(members), batches, stage, stage.checkpoints.read() if begun else None)
         stopped_by = iterate(state, step_seconds)
         distance = state.plateau.last if stopped_by == "callback" else state.return_to_best()
         share = among(*state.plateau.newest()) if distance is not None and distance == state.plateau.last else None
@@ -155,6 +157,7 @@ def _warm_up(
             "distance_first": readings[0] if readings else None,
             "distance_last": state.plateau.last,
             "distance_kept": distance,
+            "energies": len(members) if state.company.called else 1,
             "among_data": share and share[0],
             "among_data_real": share and share[1],
             **told,

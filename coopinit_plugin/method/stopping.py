@@ -33,16 +33,18 @@ class Plateau:
     _seen: int = 0
     _parts: list[Tensor] = field(default_factory=list)  # projections of generated and real samples, of each iteration
 
-    def observe(self, real: Any, fake: Any) -> None:
-        """Take one iteration's samples."""
+    def observe(self, real: Any, fake: Any) -> bool:
+        """Take one iteration's samples; whether that made a new reading."""
         self.at_best = False
         self._seen += 1
         generated = self.distance.project(fake)
         real = self.distance.project(real)[: len(generated)]  # of a batch that may be larger
         window = min(OLDEST, ceil(WINDOW / (len(generated) * self.team.count)))
         self._parts = [*self._parts, torch.stack([generated, real])][-window:]
-        if self._seen % EVERY == 0 and len(self._parts) == window:
+        due = self._seen % EVERY == 0 and len(self._parts) == window
+        if due:
             self.read(float(self.distance.between(*self.newest())))
+        return due
 
     def read(self, distance: float) -> None:
         """Take one reading."""
