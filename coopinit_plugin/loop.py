@@ -193,11 +193,11 @@ def _iteration(state: State) -> StepReport:
         )
     told |= {"iteration": number, "step_size": step.size or 0.0, "langevin_steps": step.steps}
     step.update(found.real - found.refined, found.score_std, found.drift)
-    if plateau.observe(real[0], fake) and len(plateau.readings) >= SPAN:
-        if state.company.is_needed(found.displacement**2, plateau.readings[-1]):
-            state.company.called = True
-            energy_mode.settle(pair.D, partial(pair.score, *real), team=state.settings.team)
-            logger.info("D alone does not lead the chains to the data: %d copies help.", len(state.company.members) - 1)
+    judged = plateau.observe(real[0], fake) and len(plateau.readings) >= SPAN
+    if judged and state.company.is_needed(found.displacement**2, plateau.readings[-1]):
+        state.company.called = True
+        energy_mode.settle(pair.D, partial(pair.score, *real), team=state.settings.team)
+        logger.info("D alone does not lead the chains to the data: %d copies help.", len(state.company.members) - 1)
     report = StepReport(distance=plateau.last, seconds=time.perf_counter() - state.since, **told)
     history.append(report)
     return report

@@ -1,7 +1,5 @@
 """Lines as a user writes them, and what is said of a batch without data or of data that G's output does not match."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

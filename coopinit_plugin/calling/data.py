@@ -1,7 +1,5 @@
 """Which tensor of a batch is the data, which part of G's output the sample, and whether the two fit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -47,7 +45,7 @@ class Held:
         floats = [part for part in self.others if part.is_data]
         return floats if self.known or (self.real is None and len(floats) > 1) else []
 
-    def without(self, z: Any) -> Held:
+    def without(self, z: Any) -> "Held":
         """What may be the data if G was given z: it does not translate the data themselves."""
         given = set() if self.real is not None else {id(leaf) for leaf in tree_leaves(z)}
         return replace(self, data=[part for part in self.data if id(part.tensor) not in given])

@@ -1,7 +1,5 @@
 """How a generator is called: of several guesses, the first that a forward pass proves; or the line to write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product

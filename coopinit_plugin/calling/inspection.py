@@ -3,8 +3,6 @@
 If two readings are possible, nothing is guessed: the error names the hook to give and shows the line to write.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from typing import Any

@@ -27,8 +27,6 @@ originals. Several discriminators likewise: their scores are added, each average
             return sum(D(x).flatten(1).mean(1) for D in self.judges)
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

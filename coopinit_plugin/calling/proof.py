@@ -1,7 +1,5 @@
 """What one backward pass proves: that gradients reach the parameters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The score of a discriminator: what D is called with, and which part of its output counts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether what a network gives ends in a sigmoid or is bounded otherwise, and the logit before a final sigmoid."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

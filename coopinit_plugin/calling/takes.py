@@ -1,7 +1,5 @@
 """What a network takes: the widths of its layers, the arguments of its forward, and labels in the form it wants."""
 
-from __future__ import annotations
-
 import inspect as signatures
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -146,7 +144,7 @@ class Condition:
         """The line of the table for it."""
         return f"{letter}'s condition", self.text, f"argument {self.name!r} of its forward"
 
-    def as_one_hot(self, record: Record, batch: Any) -> Condition | None:
+    def as_one_hot(self, record: Record, batch: Any) -> "Condition | None":
         """The class numbers as one-hot rows, if that is what the layer asks for in which the pass failed."""
         (asked, _, whole), y = misfit(record), self.take(batch)
         numbers = whole and not y.is_floating_point() and y.numel() == y.shape[0]

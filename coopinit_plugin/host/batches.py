@@ -1,7 +1,5 @@
 """An endless stream of full batches out of whatever loader the user has, which is used up no further than needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any

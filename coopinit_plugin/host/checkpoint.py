@@ -1,7 +1,5 @@
 """A warm-up on its way, on disk: written whole or not at all, and gone on with only if it is whole and fits."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time

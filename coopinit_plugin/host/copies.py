@@ -1,7 +1,5 @@
 """Copies of the user's networks, on which the warm-up works, and proof that the copies alone compute."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """The one place that knows Accelerate: device, precision, processes, and what they tell each other."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import time

@@ -1,7 +1,5 @@
 """D's own copy in the memory format in which its convolutions run fastest: channels last, on a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any

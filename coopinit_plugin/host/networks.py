@@ -1,7 +1,5 @@
 """The user's networks: seen through wrappers, and given new values, all of them or none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The random generators of the process and of the loader: seeded for the warm-up, and put back as they were."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What an iteration is judged by, and the chain's step size, which balances itself by it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from statistics import pvariance
@@ -29,14 +27,14 @@ class Statistics(NamedTuple):
     drift: Any  # how long the chain's last drift would have been without the cap, in σ; 0 if there is no cap
 
     @classmethod
-    def of(cls, f_real: Tensor, f_refined: Tensor, teaching: Tensor, drift: Tensor | None) -> Statistics:
+    def of(cls, f_real: Tensor, f_refined: Tensor, teaching: Tensor, drift: Tensor | None) -> "Statistics":
         """Of the scores of real and of refined samples, ``(N,)``, the teaching loss, and the chain's uncapped drift."""
         real_variance, real = torch.var_mean(f_real.detach(), correction=0)
         refined_variance, refined = torch.var_mean(f_refined.detach(), correction=0)
         drift = torch.zeros_like(real) if drift is None else drift
         return cls(real, real_variance, refined, refined_variance, teaching.detach(), drift)
 
-    def read(self, team: Team = ALONE) -> Statistics:
+    def read(self, team: Team = ALONE) -> "Statistics":
         """Read them from the device, once, and pool those of all processes."""
         rows = team.gather(torch.stack([value.float() for value in self])).tolist()
         each = Statistics(*zip(*rows, strict=True))

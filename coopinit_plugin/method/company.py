@@ -4,8 +4,6 @@ An energy as small as Unrolled GAN's D, a quarter as wide as G, comes to a halt 
 learns. Several of them see more. They serve the warm-up alone and are thrown away after it; D is handed over.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from typing import Any

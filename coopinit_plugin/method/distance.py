@@ -1,7 +1,5 @@
 """Distances between samples and data, for data of any shape and without any trained network."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which function D is, for chain and likelihood must see the same one: its modes, running statistics, frozen layers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

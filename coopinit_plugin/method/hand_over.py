@@ -1,7 +1,5 @@
 """The hand-over: D's logits made fit for the adversarial loss that follows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One cooperative iteration: Algorithm 1 of CoopNets, on the user's generator and discriminator."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil
 from typing import Any

@@ -1,7 +1,5 @@
 """``with kept(training(D), buffers(G)): ...``: each function saves something at once and gives what puts it back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The chain: short-run Langevin dynamics, uphill on the score."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The map f → s·(f + b) of D's logits under which the adversarial loss that follows is smallest."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,13 +1,11 @@
 """Chains that go on: a memory of pairs (z, x̃) whose chains are taken up again where they stood."""
 
-from __future__ import annotations
-
 import random
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from coopinit_plugin.method.pair import ALONE, Team
 
@@ -16,6 +14,7 @@ PAIRS = 256  # pairs in the memory, of all processes together, at the least
 FRESH = 8  # of so many iterations one begins new chains, until the memory is full
 PULL = 0.5  # largest share of the way to G(z) by which a chain is drawn back when it is taken up again
 LOOSE = 0.2  # σ²; the share is G's mean squared distance to its chains in these, if that is less than PULL
+SHARE = 1 / 8  # of a GPU's free memory: what would take more is kept on the CPU
 OF_NO_SAMPLE = (Tensor, bool, int, float, type(None))  # what beside a chain says nothing of a single sample
 
 
@@ -41,6 +40,7 @@ class Memory:
         self._random = random.Random(seed)
         self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
         self._nest: Any = None
+        self._device: torch.device | None = None  # of the chains
         self._chosen: list[int] = []  # the place that each position has taken
 
     def take(self, fresh: Chains, n: int) -> Chains:
@@ -60,20 +60,22 @@ class Memory:
         self._chosen = drawn[first : first + self.size]
         if not all(isinstance(kept if isinstance(kept, Tensor) else kept[0], OF_NO_SAMPLE) for kept in self._kept):
             self._chosen = self._chosen[:1] * self.size  # what cannot be taken apart into samples stays together
-        return tree_unflatten([kept[self._places_in(kept)] for kept in self._kept], self._nest)
+        leaves = [kept[self._places_in(kept)] for kept in self._kept]
+        return tree_unflatten([_on(self._device, leaf) for leaf in leaves], self._nest)
 
     def put(self, chains: Chains, x: Any) -> None:
         """Write back where the chains that were taken stand now."""
         leaves, self._nest = tree_flatten(chains._replace(x=x))
+        self._device = tree_leaves(x)[0].device
         self._kept = self._kept or [self._room(leaf) for leaf in leaves]
         for kept, leaf in zip(self._kept, leaves, strict=True):
-            kept[self._places_in(kept)] = leaf.detach() if isinstance(leaf, Tensor) else leaf
+            kept[self._places_in(kept)] = _on(kept.device, leaf.detach()) if isinstance(kept, Tensor) else leaf
         self.filled = max(self.filled, self._chosen[0] + 1)
 
     def _room(self, leaf: Any) -> Any:
         """Places for a leaf: rows for each sample, if it is a tensor with as many rows as a batch has samples."""
         if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == self.size:
-            return leaf.new_zeros(self.places, *leaf.shape)
+            return leaf.new_zeros(self.places, *leaf.shape, device=_roomy(leaf.device, self.places * leaf.nbytes))
         return [leaf] * self.places
 
     def _places_in(self, kept: Any) -> Any:
@@ -92,12 +94,23 @@ class Memory:
         self._random.setstate(state["random"])
         leaves, self._nest = tree_flatten(like)
         self._kept = state["kept"] and [  # there are none before the first iteration
-            kept.to(leaf.device) if isinstance(kept, Tensor) else kept
+            kept.to(_roomy(leaf.device, kept.nbytes)) if isinstance(kept, Tensor) else kept
             for kept, leaf in zip(state["kept"], leaves, strict=True)
         ]
+        self._device = tree_leaves(like.x)[0].device
 
 
 def drawn_back(x: Any, g: Any, behind: float, distance: float = 0.0) -> Any:
     """Where a chain goes on: a share of the way from x, where it stood, to g = G(z), half of it at the most."""
     share = min(PULL, behind / LOOSE) * (min(1.0, behind / distance**2) if distance else 1.0)
     return tree_map(lambda stood, ours: torch.lerp(stood, ours.detach(), share), x, g)
+
+
+def _on(device: torch.device | None, leaf: Any) -> Any:
+    return leaf.to(device) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+
+
+def _roomy(device: torch.device, taken: int) -> torch.device:
+    """The device, or the CPU if so many bytes are too many for a GPU."""
+    too_many = device.type == "cuda" and taken > SHARE * torch.cuda.mem_get_info(device)[0]
+    return torch.device("cpu") if too_many else device

@@ -1,7 +1,5 @@
 """D's last layers: found by what they do to the logit, proved by forward passes, then scaled and shifted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 

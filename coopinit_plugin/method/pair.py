@@ -1,7 +1,5 @@
 """What the method is given: G and D as plain callables, and the processes that share the work."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Which submodules a forward pass calls, in which order, with what."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A step of Adam moves what a layer of weight W does by a share of about η/σ(W),
 singular value. So a layer that is so many times as large turns that much more slowly.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """When to switch from the cooperative warm-up to the adversarial stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any

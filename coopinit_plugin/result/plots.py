@@ -1,7 +1,5 @@
 """One picture of a warm-up: real samples, G's before and after, and the curves."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

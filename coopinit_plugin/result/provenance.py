@@ -1,7 +1,5 @@
 """Where a warm start comes from: the networks, the data, the machine, and a few small samples before and after."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the user is told of one iteration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

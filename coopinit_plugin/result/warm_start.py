@@ -1,7 +1,5 @@
 """What a warm-up gives: weights and how they came about, kept as safetensors and JSON, shared on the Hub."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -156,7 +154,7 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **download: Any) -> WarmStart:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **download: Any) -> "WarmStart":
         """Read a warm start from a folder or a Hub repository. Only safetensors and JSON are read.
 
         Args:

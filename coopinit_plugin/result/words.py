@@ -1,7 +1,5 @@
 """What the user is told on the way and at the end: how far the samples are from the data, the cost, what to do next."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Mapping
