@@ -54,7 +54,8 @@ class State:
     def __init__(self, company: Company, batches: Batches, stage: Stage, saved: dict[str, Any] | None) -> None:
         config, run, pair = stage.config, stage.run, company.pair
         self.stage, self.company, self.pair, self.batches = stage, company, pair, batches
-        self.identity = identity(config, run.processes, G=pair.G, D=pair.D)  # the same in a run that goes on
+        own = {"G": pair.G, "D": company.members[0].D}
+        self.identity = identity(config, run.processes, **own)  # the same in a run that goes on
         if saved is not None:
             check_same(saved["identity"], self.identity, stage.checkpoints.path)
         pair.G.train()

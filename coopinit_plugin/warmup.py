@@ -18,7 +18,7 @@ from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.first_look import adversarial_seconds, check_loader, known, settings
 from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
-from coopinit_plugin.host.copies import checked, copies, trained
+from coopinit_plugin.host.copies import checked, copies, deep_copy, trained
 from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
@@ -140,7 +140,8 @@ def _warm_up(
         run.check_first(batches.peek())
         came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        members = [bound(G, energy, adapter, run.accelerator.autocast) for energy in company(G, D, config.seed)]
+        energies = company(G, D, deep_copy, config.seed)
+        members = [bound(G, energy, adapter, run.accelerator.autocast) for energy in energies]
         state = State(Company(members), batches, stage, stage.checkpoints.read() if begun else None)
         stopped_by = iterate(state, step_seconds)
         distance = state.plateau.last if stopped_by == "callback" else state.return_to_best()

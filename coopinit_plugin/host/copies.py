@@ -39,10 +39,8 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
         raise CoopInitError("generator and discriminator are one and the same module; expected two.")
     if found := flaws(tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))):
         raise CoopInitError(f"generator and discriminator cannot be copied and written to: {few(found)}.")
-    held = [value for net in plain for child in net.modules() for value in tree_leaves([*vars(child).values()])]
-    computed = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}  # deepcopy refuses
     try:
-        ours = copy.deepcopy(plain, computed)
+        ours = deep_copy(plain)
     except Exception as error:
         raise CoopInitError(
             f"The networks cannot be copied, and the warm-up works on copies (copy.deepcopy: {first_line(error)}). "
@@ -64,6 +62,14 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
             parameter.requires_grad_()
         keep_frozen_layers(net)
     return ours
+
+
+def deep_copy(networks: Any) -> Any:
+    """Copies of one or several networks; tensors that they have computed, which deepcopy refuses, lose their graph."""
+    modules = nn.ModuleList(networks).modules() if isinstance(networks, tuple) else networks.modules()
+    held = [value for module in modules for value in tree_leaves([*vars(module).values()])]
+    computed = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    return copy.deepcopy(networks, computed)
 
 
 def checked(name: str, module: Any) -> nn.Module:

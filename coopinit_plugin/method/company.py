@@ -4,7 +4,7 @@ An energy as small as Unrolled GAN's D, a quarter as wide as G, comes to a halt 
 learns. Several of them see more. They serve the warm-up alone and are thrown away after it; D is handed over.
 """
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,10 @@ MOST = 8  # energies, D among them
 TOO_CLOSE = 0.5  # G's mean squared distance to its chains over W²: were the chains at the data, it would be 1 at least
 
 
-def company(G: nn.Module, D: nn.Module, seed: int) -> list[nn.Module]:
+def company(G: nn.Module, D: nn.Module, copied: Callable[[nn.Module], nn.Module], seed: int) -> list[nn.Module]:
     """D, and as many copies of it as are together no larger than G, each weight's entries in another order."""
     shuffle = torch.Generator().manual_seed(seed)
-    energies = [D, *(copy.deepcopy(D) for _ in range(min(MOST, _numbers(G) // max(1, _numbers(D))) - 1))]
+    energies = [D, *(copied(D) for _ in range(min(MOST, _numbers(G) // max(1, _numbers(D))) - 1))]
     with torch.no_grad():
         for energy in energies[1:]:
             for weight in energy.parameters():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from networks import mlp_pair, seeded
@@ -32,36 +34,36 @@ def grid() -> list[torch.Tensor]:
 def test_the_copies_have_the_same_numbers_in_another_order_and_d_stays_as_it_is():
     G, D = simple_pair()
     before = state_bits(G, D)
-    first, *copies = company(G, D, seed=0)
+    first, *copies = company(G, D, deepcopy, seed=0)
     assert first is D
     assert state_bits(G, D) == before
     assert len(copies) == MOST - 1
     drawn = [D[0].weight, *(copy[0].weight for copy in copies)]
     assert all(torch.equal(weight.flatten().sort()[0], drawn[0].flatten().sort()[0]) for weight in drawn)
     assert len({tuple(weight.flatten().tolist()) for weight in drawn}) > MOST // 2  # by chance two may be alike
-    again = company(G, D, seed=0)[1:]
+    again = company(G, D, deepcopy, seed=0)[1:]
     assert all(state_bits(a, D) == state_bits(b, D) for a, b in zip(copies, again, strict=True))
 
 
 def test_all_of_them_together_are_no_larger_than_g():
     G, D = mlp_pair(hidden=8)
     sizes = [sum(p.numel() for p in net.parameters()) for net in (G, D)]
-    assert len(company(G, D, seed=0)) == max(1, sizes[0] // sizes[1]) == 1
+    assert len(company(G, D, deepcopy, seed=0)) == max(1, sizes[0] // sizes[1]) == 1
     wide = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 2))
-    assert len(company(wide, D, seed=0)) == sum(p.numel() for p in wide.parameters()) // sizes[1] == 6
+    assert len(company(wide, D, deepcopy, seed=0)) == sum(p.numel() for p in wide.parameters()) // sizes[1] == 6
 
 
 def test_a_frozen_weight_stays_as_it_is():
     G, D = simple_pair()
     D[0].weight.requires_grad_(False)
-    assert all(torch.equal(copy[0].weight, D[0].weight) for copy in company(G, D, seed=0))
+    assert all(torch.equal(copy[0].weight, D[0].weight) for copy in company(G, D, deepcopy, seed=0))
 
 
 def test_until_they_are_called_d_scores_alone():
     G, D = simple_pair()
     clipped = []
     adapter = Adapter(score=lambda D, x, z, batch: D(x).flatten(), after_d_step=clipped.append)
-    members = [bound(G, energy, adapter) for energy in company(G, D, seed=0)]
+    members = [bound(G, energy, adapter) for energy in company(G, D, deepcopy, seed=0)]
     together = Company(members)
     x = torch.randn(6, 2)
     assert torch.equal(together.pair.score(x, None, x), D(x).flatten())
@@ -86,7 +88,7 @@ def test_a_d_with_too_little_to_say_calls_them_and_is_handed_over_alone(caplog):
     names = list(D.state_dict())
     result = warm_start(G, D, grid(), config=WarmStartConfig(max_iterations=80, handover="hinge"), progress=False)
     assert result.summary["energies"] == MOST
-    assert f"D alone does not lead the chains to the data: {MOST - 1} copies help it." in caplog.text
+    assert f"D alone does not lead the chains to the data: {MOST - 1} copies help." in caplog.text
     assert list(result.discriminator_state) == names
     G, D = simple_pair()
     short = warm_start(G, D, grid(), config=WarmStartConfig(max_iterations=40, handover="hinge"), progress=False)
