@@ -1,7 +1,8 @@
-"""G slower than D: its layers before a normalisation get larger, which changes no sample.
+"""G slower than D: its layers get larger against what they are given, which changes no sample.
 
 A step of Adam moves what a layer of weight W does by a share of about η/σ(W), η the learning rate, σ the largest
-singular value. So a layer that is so many times as large turns that much more slowly.
+singular value. So a layer before a normalisation that is so many times as large turns that much more slowly; and the
+last layer, which none follows, moves less if the normalisation before it gives smaller numbers.
 """
 
 import math
@@ -41,7 +42,7 @@ def slowed_generator(
         return 0
     most = STEADY if penalised else SLOWER
     slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
-    return _set_sizes(pair, z, [slower * size for size in sizes])
+    return _set_sizes(pair, z, [slower * size for size in sizes], levelled=slower > 1)
 
 
 def follows_a_source(z: Any, again: Any) -> bool:
@@ -57,8 +58,11 @@ def layer_sizes(network: nn.Module) -> list[float]:
 
 
 @torch.no_grad()
-def _set_sizes(pair: Pair, z: Any, sizes: list[float]) -> int:
-    """Give every weight the size that is asked for, if G's samples stay in both modes; the number that changed."""
+def _set_sizes(pair: Pair, z: Any, sizes: list[float], levelled: bool) -> int:
+    """Give every weight the size that is asked for, if G's samples stay in both modes; the number that changed.
+
+    The last one, which no normalisation follows, is to be `levelled` with its input.
+    """
     G = pair.G
 
     def samples(mode: bool) -> Tensor:
@@ -88,7 +92,8 @@ def _set_sizes(pair: Pair, z: Any, sizes: list[float]) -> int:
         size, now = wanted.get(weight, 0.0), _size(weight)
         if size and now and abs(size / now - 1) > NEGLIGIBLE:
             changed += any(stays(way) for way in _ways(weight, size / now, norm, biases))
-    return changed
+    last = _last(called) if levelled else []
+    return changed + bool(last and stays(last))
 
 
 def _places(network: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Parameter, _NormBase | None, list[Any]]]:
@@ -97,7 +102,7 @@ def _places(network: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Pa
     Last come the layers whose call cannot be seen, as they are run by their ``forward`` or by a function of torch.
     """
     modules, norms = [*dict.fromkeys([*called, *network.modules()])], normalisers(network)
-    matrices = {module: [p for p in own_parameters(module) if p.ndim > 1] for module in modules}
+    matrices = {module: _matrices(module) for module in modules}
     layers = [index for index, module in enumerate(modules) if matrices[module]]
     for index, following in zip(layers, [*layers[1:], None], strict=True):
         after = modules[index:following]
@@ -106,6 +111,22 @@ def _places(network: nn.Module, called: list[nn.Module]) -> Iterator[tuple[nn.Pa
         biases = [bias for module in before_norm if (bias := module._parameters.get("bias")) is not None]
         for weight in matrices[modules[index]]:
             yield weight, norm, biases
+
+
+def _last(called: list[nn.Module]) -> Way:
+    """What makes the last layer and its input equally large, if a normalisation precedes it and none follows.
+
+    A step of Adam moves its entries, and so all samples, the farther the smaller they are against what they are given.
+    A factor passes through a ReLU between the two, which lets half of γ² + β² through; of others the samples tell.
+    """
+    index = max((i for i, module in enumerate(called) if _matrices(module)), default=0)
+    norms = [m for m in called if m in normalisers(m) and m.weight is not None and m.bias is not None]
+    if not norms or any(module in called[index:] for module in norms):
+        return []
+    gain, shift, weight = norms[-1].weight, norms[-1].bias, _matrices(called[index])[0]
+    given = (gain.square() + shift.square()).mean() / 2
+    factor = float((given / weight.square().mean()) ** 0.25)
+    return [(weight, factor), (gain, 1 / factor), (shift, 1 / factor)] if factor > 1 else []
 
 
 def _ways(weight: nn.Parameter, factor: float, norm: _NormBase | None, biases: list[Any]) -> Iterator[Way]:
@@ -121,6 +142,10 @@ def _ways(weight: nn.Parameter, factor: float, norm: _NormBase | None, biases: l
     yield [(weight, factor)]
     if biases:
         yield [(tensor, factor) for tensor in (weight, *biases)]
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in own_parameters(module) if p.ndim > 1]
 
 
 def _weights(network: nn.Module) -> list[nn.Parameter]:

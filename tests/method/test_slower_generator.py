@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import WEIGHT_NORMS, conv_pair, hooks, images, mlp_pair
+from networks import Z as CONV_Z
 from snapshot import Snapshot
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -46,6 +47,15 @@ def slowed(G: nn.Module, distance: float | None, penalised: bool = False) -> int
     return slowed_generator(bound(G, mlp_pair()[1], hooks()), Z, None, layer_sizes(G), distance, penalised)
 
 
+def latents() -> torch.Tensor:
+    return torch.randn(32, CONV_Z, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def samples_of(G: nn.Module) -> torch.Tensor:
+    return G.train()(latents())
+
+
 @torch.no_grad()
 def samples(G: nn.Module) -> list[torch.Tensor]:
     """Those of both modes."""
@@ -81,9 +91,36 @@ def test_the_farther_the_warm_up_ended_the_less_g_is_slowed(distance, share, pen
     slower = max(1.0, share * (STEADY if penalised else SLOWER))
     G = seen(nn.Sequential(nn.Linear(INPUTS, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, 2)))
     sizes, before = layer_sizes(G), samples(G)
-    assert slowed(G, distance, penalised) == (slower > 1)
+    assert slowed(G, distance, penalised) == 2 * (slower > 1)
     assert all(torch.allclose(a, b, atol=1e-2) for a, b in zip(samples(G), before, strict=True))
-    assert layer_sizes(G) == pytest.approx([slower * sizes[0], sizes[1]], rel=1e-3)
+    assert layer_sizes(G)[0] == pytest.approx(slower * sizes[0], rel=1e-3)
+    assert (layer_sizes(G)[1] > 1.05 * sizes[1]) == (slower > 1)
+
+
+def test_the_last_layer_gets_as_large_as_what_it_is_given():
+    G = conv_pair()[0]
+    before = samples_of(G)
+    gain, last = G[2].weight, G[4].weight
+    assert slowed_generator(bound(G, conv_pair()[1], hooks()), latents(), None, layer_sizes(G), GOAL, False) == 2
+    torch.testing.assert_close(samples_of(G), before, atol=1e-3, rtol=1e-3)
+    rms = [float(values.square().mean().sqrt()) for values in (last, gain)]
+    assert rms[0] == pytest.approx(rms[1] / 2**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [
+        ("a tanh, through which no factor passes", [nn.BatchNorm1d(WIDTH), nn.Tanh()]),
+        ("a normalisation without gains", [nn.BatchNorm1d(WIDTH, affine=False), nn.ReLU()]),
+        ("another layer", [nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Softplus()]),
+    ],
+)
+def test_behind_other_layers_the_last_one_stays(name, between):
+    torch.manual_seed(0)
+    G = seen(nn.Sequential(nn.Linear(INPUTS, WIDTH), *between, nn.Linear(WIDTH, 2)))
+    last = G[-1].weight.clone()
+    assert slow(G) == 1, name
+    assert torch.equal(G[-1].weight, last)
 
 
 def test_a_layer_under_a_frozen_bias_stays_as_it_is():
@@ -187,7 +224,7 @@ def test_layers_whose_call_cannot_be_seen_get_larger_if_they_are_normalised_them
     assert shares == pytest.approx([1.0, 1.0, 4.0], rel=1e-3)
 
 
-@pytest.mark.parametrize(("source", "number"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("source", "number"), [(True, 0), (False, 2)])
 def test_a_g_that_translates_keeps_its_speed(source, number):
     G = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)
