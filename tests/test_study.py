@@ -15,7 +15,7 @@ from torch import nn
 
 from coopinit_plugin.trial.measures import fidelity
 from examples.helpers import digits
-from examples.study import cost, figures, once, report, runner, tasks
+from examples.study import cost, figures, once, real_table, report, runner, tasks
 from examples.study.__main__ import main
 from examples.study.arms import ARMS
 from examples.study.objectives import OBJECTIVES
@@ -190,6 +190,15 @@ def test_the_committed_report_is_the_one_of_the_committed_tables(tmp_path, monke
 def _append(path: Path, writer: int) -> None:
     for seed in range(50):
         Table(path).append({"setting": "a, b", "arm": writer, "seed": seed, "curve": "0:1 " * 40})
+
+
+def test_the_tables_of_real_images_are_those_of_the_committed_rows():
+    rows = ROOT / "examples/study/results/stacked_mnist.csv"
+    *lines, _, told = real_table.evidence(rows).splitlines()
+    readme = (ROOT / "README.md").read_text()
+    assert "\n".join(lines) in readme
+    assert told in " ".join(readme.split())
+    assert real_table.table(rows) in (ROOT / "examples/study/README.md").read_text()
 
 
 def test_rows_of_several_processes_stay_whole(tmp_path):
