@@ -121,7 +121,8 @@ def _likely(D: nn.Module, held: Held, x: Any, first: First, name: str) -> dict[s
         maps = [part.name for part in held.others if part.tensor.shape[1:] == (more, *x.shape[2:])]
         return {"score": f"D(torch.cat([{[*maps, '...'][0]}, x], 1))"}
     if more > 0 and held.labels is not None:
-        return {"score": f"D({joined_line('x', held.labels, more)})"}
+        flat = "x" if first.takes_images or x.ndim == 2 else "x.flatten(1)"
+        return {"score": f"D({joined_line(flat, held.labels, more)})"}
     return {"score": "D(x.flatten(1))" if more == 0 and not first.takes_images else "D(...)"}
 
 

@@ -397,6 +397,7 @@ DISCRIMINATORS = [
     Odd("one-hot rows joined, from class numbers", lambda: (*points(d_width=5), labelled()), ("takes 5 numbers", "one_hot(batch[1], 3)"), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
     Odd("one-hot rows joined, from rows", lambda: (*points(d_width=5), [(draw(N, 2), one_hot(torch.arange(N) % 3))]), ("torch.cat([x, batch[1].float()], 1)",), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
     Odd("labels of shape (N, 1) joined", lambda: (*points(d_width=5), [(draw(N, 2), torch.arange(N)[:, None] % 3)]), ("one_hot(batch[1].flatten(), 3)",), hooks={"latent": lambda n, device, batch: torch.randn(n, 8)}, works=True),
+    Odd("one-hot rows joined to images, flattened outside", lambda: (pixels()[0], net(nn.Linear(67, 1)), [(draw(N, 1, 8, 8), torch.arange(N) % 3)]), ("torch.cat([x.flatten(1), torch",), hooks={"latent": lambda n, device, batch: torch.randn(n, 16, 1, 1)}, works=True),
     Odd("a map joined to the image", wide_d(3, MAPS), ("takes 3 channels", "torch.cat([batch['edges'], x], 1)"), ("batch['A']",), works=True),
     Odd("flattened outside", lambda: (pixels()[0], net(nn.Linear(64, 1)), [draw(N, 1, 8, 8)]), ("D(x.flatten(1))",), works=True),
     Odd("two samples at once", lambda: (*points(d_width=4), [draw(N, 2)]), ("several samples in one", "D(...)")),
