@@ -207,4 +207,5 @@ def _which(out: Any, why: str = "") -> CoopInitError:
     named = items(out)
     single = [key for key, f in named.items() if isinstance(f, Tensor) and f.ndim and f.numel() == f.shape[0]]
     asked = f"Which part of D's output is the score? D(x) gave {describe(out)}{why}."
-    return unclear(asked, line(score=f"D(x)[{[*single, *named, 0][0]!r}]"))
+    inside = [f".{name}" for name, f in getattr(out, "__dict__", {}).items() if isinstance(f, Tensor)]
+    return unclear(asked, line(score="D(x)" + [*(f"[{key!r}]" for key in (*single, *named)), *inside, "[0]"][0]))

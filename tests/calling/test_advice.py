@@ -387,6 +387,7 @@ DISCRIMINATORS = [
     Odd("[score, features, features]", judged(lambda h, f: [f, h, h * 2]), ("D(x)[0]",), works=True),
     Odd("[[features], score]", judged(lambda h, f: [[h, h], f]), ("D(x)[1]",), works=True),
     Odd("a dict of features and a score", judged(lambda h, f: {"h": h, "out": f}), ("D(x)['out']",), works=True),
+    Odd("a dataclass of features and a score", judged(lambda h, f: SimpleNamespace(logits=f, features=h)), ("gave SimpleNamespace", "D(x).logits)"), works=True),
     Odd("(scales, N)", judged(lambda h, f: torch.stack([f[:, 0], 2 * f[:, 0], f[:, 0]])), ("not the 16 samples first", "D(x).sum(0)"), ("flatten(1)",), works=True),
     Odd("(scales, N, 1)", judged(lambda h, f: torch.stack([f, 2 * f])), ("not the 16 samples first", "D(x).movedim(1, 0).flatten(1).mean(1)"), works=True),
     Odd("(steps, N, 1)", judged(lambda h, f: torch.stack([f] * 5)), ("(5, 16, 1)", "movedim(1, 0)"), works=True),
