@@ -135,12 +135,12 @@ def _warm_up(
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
+        energies = company(G, D, deep_copy, config.seed)  # before a pass leaves in D what cannot be copied
         batches = Batches(run.part_of(loader), run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), (G, D), batches, adapter, config.handover, run)
         run.check_first(batches.peek())
         came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
-        energies = company(G, D, deep_copy, config.seed)
         members = [bound(G, energy, adapter, run.accelerator.autocast) for energy in energies]
         state = State(Company(members), batches, stage, stage.checkpoints.read() if begun else None)
         stopped_by = iterate(state, step_seconds)

@@ -121,7 +121,8 @@ def _likely(D: nn.Module, held: Held, x: Any, first: First, name: str) -> dict[s
         maps = [part.name for part in held.others if part.tensor.shape[1:] == (more, *x.shape[2:])]
         return {"score": f"D(torch.cat([{[*maps, '...'][0]}, x], 1))"}
     if more > 0 and held.labels is not None:
-        return {"score": f"D({joined_line('x', held.labels, more)})"}
+        flat = "x" if first.takes_images or x.ndim == 2 else "x.flatten(1)"
+        return {"score": f"D({joined_line(flat, held.labels, more)})"}
     return {"score": "D(x.flatten(1))" if more == 0 and not first.takes_images else "D(...)"}
 
 
@@ -206,4 +207,5 @@ def _which(out: Any, why: str = "") -> CoopInitError:
     named = items(out)
     single = [key for key, f in named.items() if isinstance(f, Tensor) and f.ndim and f.numel() == f.shape[0]]
     asked = f"Which part of D's output is the score? D(x) gave {describe(out)}{why}."
-    return unclear(asked, line(score=f"D(x)[{[*single, *named, 0][0]!r}]"))
+    inside = [f".{name}" for name, f in getattr(out, "__dict__", {}).items() if isinstance(f, Tensor)]
+    return unclear(asked, line(score="D(x)" + [*(f"[{key!r}]" for key in (*single, *named)), *inside, "[0]"][0]))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,10 +34,10 @@ class Record:
 def recorded(network: nn.Module) -> Iterator[Record]:
     """Record the calls of `network` and of all its submodules inside the context; TorchScript takes no hooks."""
     record, running = Record(), list[Call]()
-    names = {child: name for name, child in network.named_modules() if not isinstance(child, torch.jit.ScriptModule)}
+    named = [(name, m) for name, m in network.named_modules() if not isinstance(m, torch.jit.ScriptModule)]
 
-    def begin(module: nn.Module, given: Any) -> None:
-        call = Call(names[module], module)
+    def begin(name: str, module: nn.Module, given: Any) -> None:  # no table of modules: torch.compile traces hooks
+        call = Call(name, module)
         if given and isinstance(given[0], Tensor):
             call.shape, call.dtype = tuple(given[0].shape), given[0].dtype
         running.append(call)
@@ -48,8 +49,8 @@ def recorded(network: nn.Module) -> Iterator[Record]:
         call.output = output
         record.ended.append(call)
 
-    handles = [child.register_forward_pre_hook(begin) for child in names]
-    handles += [child.register_forward_hook(end) for child in names]
+    handles = [child.register_forward_pre_hook(partial(begin, name)) for name, child in named]
+    handles += [child.register_forward_hook(end) for _, child in named]
     try:
         yield record
     finally:

@@ -61,6 +61,18 @@ def test_wrappers_are_seen_through(kind, used):
         assert torch.allclose(G(z).float(), reference(z), atol=0.05)
 
 
+def test_a_compiled_layer_inside_a_network_is_followed_like_any_other():
+    plain_g, plain_d = mlp_pair()
+    G, D = copy.deepcopy((plain_g, plain_d))
+    expected = warm(plain_g, plain_d, vectors())
+    first = next(name for name, _ in G.named_children())
+    setattr(G, first, torch.compile(getattr(G, first), backend="eager"))
+    result = warm(G, D, vectors())
+    assert [*result.generator_state] == [*G.state_dict()]
+    got, wanted = result.generator_state.values(), expected.generator_state.values()
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
 def test_averaged_copies_get_gs_weights():
     G, D = mlp_pair()
     averaged = [copy.deepcopy(G).eval().requires_grad_(False), nn.DataParallel(copy.deepcopy(G))]

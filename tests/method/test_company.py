@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from networks import mlp_pair, seeded
 from snapshot import state_bits
 from torch import nn
 
-from coopinit_plugin import WarmStartConfig, warm_start
+from coopinit_plugin import WarmStartConfig, warm_start, warmup
 from coopinit_plugin.calling.adapter import Adapter, bound
 from coopinit_plugin.host import checkpoint
 from coopinit_plugin.method.company import MOST, Company, company
@@ -93,6 +94,29 @@ def test_a_d_with_too_little_to_say_calls_them_and_is_handed_over_alone(caplog):
     G, D = simple_pair()
     short = warm_start(G, D, grid(), config=WarmStartConfig(max_iterations=40, handover="hinge"), progress=False)
     assert short.summary["energies"] == 1  # three readings are too few to know
+
+
+class Remembers(nn.Module):
+    """D that keeps what it has computed where deepcopy does not look for it, and a function made on the first pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.kept = simple_pair()[1], SimpleNamespace()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept.first = self.kept.first if hasattr(self.kept, "first") else self.net[:2].forward
+        self.kept.h = self.kept.first(x)
+        return self.net[2:](self.kept.h)
+
+
+def test_a_d_that_cannot_be_copied_any_more_after_a_pass_gets_copies_that_compute_by_themselves(monkeypatch):
+    met = []
+    monkeypatch.setattr(warmup, "Company", lambda members: met.extend(members) or Company(members))
+    D = Remembers()
+    warm_start(simple_pair()[0], D, grid(), config=WarmStartConfig(iterations=1, handover="hinge"), progress=False)
+    x = grid()[0]
+    assert len(met) == MOST
+    assert len({float(member.D(x).sum().detach()) for member in met}) > MOST // 2
 
 
 def test_a_resumed_warm_up_has_its_company_again(tmp_path, monkeypatch):
