@@ -59,8 +59,8 @@ class Company:
         return torch.stack(each).sum(0) / len(each) ** 0.5
 
     def after_d_step(self) -> None:
-        """What the user's loop does, for each of them."""
-        for member in self.members:
+        """What the user's loop does, for each that takes part."""
+        for member in self.members if self.called else self.members[:1]:
             member.after_d_step()
 
     def is_needed(self, behind: float, distance: float) -> bool:

@@ -68,11 +68,13 @@ def test_until_they_are_called_d_scores_alone():
     together = Company(members)
     x = torch.randn(6, 2)
     assert torch.equal(together.pair.score(x, None, x), D(x).flatten())
+    together.pair.after_d_step()
+    assert clipped == [D]
     together.called = True
     each = torch.stack([member.D(x).flatten() for member in members])
     torch.testing.assert_close(together.pair.score(x, None, x), each.sum(0) / len(members) ** 0.5)
     together.pair.after_d_step()
-    assert clipped == [member.D for member in members]
+    assert clipped == [D, *(member.D for member in members)]
 
 
 @pytest.mark.parametrize(("behind", "needed"), [(0.1, True), (0.6, False)])
