@@ -100,18 +100,18 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
             raise CoopInitError(f"{path} cannot be drawn ({first_line(error)}). It takes {needs}.") from error
         return path
 
-    def save_pretrained(self, save_directory: str | Path, **given: Any) -> str | None:
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **given: Any) -> str | None:
         """Save all in a folder; what was saved there before stays whole until then, and its card always."""
         folder, new = Path(save_directory), Path(save_directory, ".new")
         clear = partial(shutil.rmtree, new, ignore_errors=True)
         clear()  # of what a killed process left
         with kept(clear):
-            told: str | None = super().save_pretrained(new, **{"repo_id": folder.name, **given})
+            super().save_pretrained(new, **given)
             (folder / CONFIG).unlink(missing_ok=True)  # without it, files of two saves are not taken for one
             for file in sorted(new.iterdir(), key=lambda file: file.name == CONFIG):  # it comes last
                 if file.name != CARD or not (folder / CARD).exists():
                     file.replace(folder / file.name)
-        return told
+        return self.push_to_hub(**{"repo_id": folder.name, **given}) if push_to_hub else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """All files but the card, which the mixin adds."""
