@@ -98,7 +98,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # the functions have the defaults
     "init": {"metavar": "DIR", "help": "folder that warm-start or save_pretrained wrote, or user/name on the Hub"},
     "repo": {"metavar": "REPO", "help": "user/name; made if it does not exist"},
     "-o": {"dest": "output_dir", "metavar": "DIR", "help": "folder to save in; init or pilot by default"},
-    "--set": {"dest": "settings", "action": "append", "type": _setting, "help": "NAME=VALUE of a WarmStartConfig"},
+    "--set": {
+        "dest": "settings",
+        "action": "append",
+        "type": _setting,
+        "metavar": "NAME=VALUE",
+        "help": "a field of WarmStartConfig",
+    },
     "--resume": {**FLAG, "help": "go on with what an interrupted run left in DIR"},
     "--minutes": {"type": float, "help": "of the whole pilot; 10 if --iterations is not given"},
     "--iterations": {"type": int, "help": "of each run, instead of --minutes"},
@@ -116,12 +122,14 @@ COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {  # what runs it, w
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
-    shared: Any = {"usage": argparse.SUPPRESS, "epilog": TEACHES, "argument_default": argparse.SUPPRESS}
+    shared: Any = {"epilog": TEACHES, "argument_default": argparse.SUPPRESS}
     shared["formatter_class"] = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="coopinit", description="A short cooperative warm-up for your GAN.", **shared)
+    parser: Any = argparse.ArgumentParser(prog="coopinit", description="A cooperative warm-up for your GAN.", **shared)
+    parser.print_usage = lambda *_: None  # a mistake is told in one line, without it
     commands = parser.add_subparsers(prog="coopinit", dest="command", required=True, metavar="COMMAND")
     for name, (_, about, takes) in COMMANDS.items():
         added = commands.add_parser(name, help=about, description=about, **shared)
+        added.print_usage = parser.print_usage
         for argument in takes.split():
             added.add_argument(argument, **ARGUMENTS[argument])
     asked = vars(parser.parse_args(arguments))

@@ -18,7 +18,7 @@ ALSO_CALLED = {  # the words that people type for a loss: small letters and digi
     "relativistic": "rgan rsgan rpgan ragan rasgan r3gan relativisticgan relativisticaverage",
 }
 HANDOVERS = ("auto", "none", *ALSO_CALLED)
-MEANT = {word: ours for ours, words in ALSO_CALLED.items() for word in (ours, *words.split())}
+MEANT = {word: ours for ours in HANDOVERS for word in (ours, *ALSO_CALLED.get(ours, "").split())}
 
 NUMBERS: tuple[tuple[str, type, Callable[[float], bool], tuple[str, ...]], ...] = (
     # in words, int for whole numbers or float for all, its bounds; the fields that may be this, or else their default

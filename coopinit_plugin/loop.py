@@ -56,6 +56,7 @@ class State:
         self.stage, self.company, self.pair, self.batches = stage, company, pair, batches
         own = {"G": pair.G, "D": company.members[0].D}
         self.identity = identity(config, run.processes, **own)  # the same in a run that goes on
+        self.identity["number of the loader's own generators"] = len(batches.generators)
         if saved is not None:
             check_same(saved["identity"], self.identity, stage.checkpoints.path)
         pair.G.train()
@@ -83,7 +84,10 @@ class State:
         self.best: list[Tensor] = []  # values of `handed_over` at the smallest distance so far
         self.since = time.perf_counter()  # when the first iteration began
         if saved is not None:
-            self._load(saved, memory.Chains(z, batch if keeps else None, pair.mask(x), x))
+            with stage.checkpoints.reading():
+                stream, numbers = self._load(saved, memory.Chains(z, batch if keeps else None, pair.mask(x), x))
+            self.batches.load_state_dict(stream)
+            set_random_state(numbers, self.batches.generators)  # the last, for data were drawn
         elif run.any(stage.checkpoints.due)[0]:
             stage.checkpoints.write(self.state_dict())
 
@@ -106,8 +110,8 @@ class State:
             "best": self.best,
         }
 
-    def _load(self, saved: dict[str, Any], like: memory.Chains) -> None:
-        """Go on from there, `like` being chains of the same form; the generators come last, for data are drawn."""
+    def _load(self, saved: dict[str, Any], like: memory.Chains) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Go on from there, `like` being chains of the same form; gives what data and generators go on from."""
         own = saved["processes"][self.stage.run.index]
         put_back(self.buffers + self.weights, own["buffers"] + saved["weights"])
         self.adam_g.load_state_dict(saved["adam_g"])
@@ -119,8 +123,7 @@ class State:
         self.since -= self.history[-1].seconds if self.history else 0
         self.plateau.load_state_dict(move(own["plateau"], self.stage.run.device))
         self.memory.load_state_dict(own["memory"], like)
-        self.batches.load_state_dict(own["batches"])
-        set_random_state(own["randomness"], self.batches.generators)
+        return own["batches"], own["randomness"]
 
     @property
     def buffers(self) -> list[Tensor]:

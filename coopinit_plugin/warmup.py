@@ -115,7 +115,8 @@ def warm_start(
             stage = Stage(config, run, checkpoints, callback if run.is_main else None, shown)
             result = _warm_up(generator, discriminator, loader, adapter or Adapter(), stage, begun)
             if output_dir is not None and run.is_main:
-                result.save_pretrained(output_dir)
+                with checkpoints.writing():
+                    result.save_pretrained(output_dir)
                 checkpoints.remove()
     own = ("generator", generator, result.generator_state), ("discriminator", discriminator, result.discriminator_state)
     give_back([*own, *((f"ema[{i}]", module, result.generator_state) for i, module in enumerate(averaged))])
@@ -138,7 +139,7 @@ def _warm_up(
         energies = company(G, D, deep_copy, config.seed)  # before a pass leaves in D what cannot be copied
         batches = Batches(run.part_of(loader), run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), (G, D), batches, adapter, config.handover, run)
-        run.check_first(batches.peek())
+        run.check_first(batches.peek(), config)
         came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
         members = [bound(G, energy, adapter, run.accelerator.autocast) for energy in energies]

@@ -239,6 +239,17 @@ def test_a_defect_of_ours_shows_its_traceback(here, monkeypatch):
         main(["inspect", PAIR])
 
 
+def test_help_begins_with_the_usage(capsys):
+    for arguments, expected in (
+        (["--help"], "usage: coopinit [-h] COMMAND ..."),
+        (["warm-start", "--help"], "usage: coopinit warm-start [-h] [-o DIR] [--set NAME=VALUE] [--resume] PAIR"),
+        (["push", "--help"], "usage: coopinit push [-h] [--private] DIR REPO"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert capsys.readouterr().out.startswith(expected)
+
+
 def test_help_teaches(capsys):
     for arguments, expected in (
         (["--help"], "coopinit warm-start nets.py:make -o init"),

@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,32 +44,44 @@ class Checkpoints:
         if not self._writes:
             return
         began = time.monotonic()
-        try:
+        with self.writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # No graph, and no class of the user's own, which `weights_only` does not read.
             torch.save(tree_map_only(Tensor, lambda tensor: tensor.detach().as_subclass(Tensor), state), self._new)
             os.replace(self._new, self.path)
-        except (OSError, RuntimeError) as error:
-            what = f"output_dir={str(self.path.parent)!r} cannot be written ({error}); your networks are untouched"
-            raise CoopInitError(f"{what}. Give a folder that you may write to, with room in it.") from error
         ended = time.monotonic()
         self._next = ended + (ended - began) / SHARE
 
     def read(self) -> dict[str, Any]:
         """The state that was written, on the CPU; only tensors and plain values are read, for a file may hold code."""
-        try:
-            with torch.serialization.safe_globals(ARRAYS):
-                state = torch.load(self.path, map_location="cpu", weights_only=True)
-            return {"identity": state["identity"], **state}  # a file of something else has none
-        except Exception as error:  # torch.load has a dozen kinds
-            what = f"{self.path} is no checkpoint of this library, or was damaged ({type(error).__name__})"
-            raise CoopInitError(f"{what}. Delete it, or call with resume=False, to begin anew.") from error
+        with self.reading(), torch.serialization.safe_globals(ARRAYS):
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            state |= {"identity": {**state["identity"]}, "scale": state["scale"]}  # a file of something else has none
+        return state
 
     def remove(self) -> None:
         """Forget the checkpoint."""
-        for path in (self.path, self._new) if self._writes else ():
-            if path.exists():
-                path.unlink()
+        with self.writing():
+            for path in (self.path, self._new) if self._writes else ():
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say in words what stands against writing to the folder."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            what = f"output_dir={str(self.path.parent)!r} cannot be written ({error}); your networks are untouched"
+            raise CoopInitError(f"{what}. Give a folder that you may write to, with room in it.") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Say in words that what is read is no whole checkpoint."""
+        try:
+            yield
+        except Exception as error:  # torch.load has a dozen kinds
+            what = f"{self.path} is no checkpoint of this library and version, or damaged ({type(error).__name__})"
+            raise CoopInitError(f"{what}. Delete it, or call with resume=False, to begin anew.") from error
 
 
 def identity(config: WarmStartConfig, processes: int, **networks: nn.Module) -> dict[str, Any]:
@@ -84,7 +97,7 @@ def check_same(was: dict[str, Any], now: dict[str, Any], where: object) -> None:
     pairs = {key: (was.get(key, "not there"), now.get(key, "not there")) for key in {**was, **now}}
     if differences := [f"{key} was {then!r} and is {here!r}" for key, (then, here) in pairs.items() if then != here]:
         raise CoopInitError(
-            f"{where} holds a warm-up of other networks or settings ({few(differences)}); your networks are untouched. "
+            f"{where} holds a warm-up of other networks, settings or version ({few(differences)}); yours stay as is. "
             "Call with what it was begun with, or another output_dir, or resume=False to begin anew there."
         )
 

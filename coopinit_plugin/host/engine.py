@@ -46,8 +46,10 @@ class Engine:
         # Accelerate's DataLoader lets all processes talk when one begins an epoch; the plain one inside does not.
         return getattr(loader, "base_dataloader", loader)
 
-    def check_first(self, batch: Any) -> None:
-        """Refuse first batches whose number of samples differs between the processes."""
+    def check_first(self, batch: Any, config: Any) -> None:
+        """Refuse settings, and first batches whose number of samples, that differ between the processes."""
+        if len({*self.gather_objects(config)}) > 1:
+            raise CoopInitError(f"The processes' settings differ, here {config}. Give all the same, the seed included.")
         sizes = self.gather_objects(batch_size(batch))
         if len({*sizes}) > 1:
             told = f"The processes' first batches have {', '.join(map(str, sizes))} samples; expected the same number"

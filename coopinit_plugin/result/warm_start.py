@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -21,6 +22,7 @@ from coopinit_plugin._version import __version__
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.networks import State, give_back
+from coopinit_plugin.method.kept import kept
 from coopinit_plugin.nests import first_line
 from coopinit_plugin.result.plots import draw
 from coopinit_plugin.result.provenance import Samples
@@ -28,7 +30,7 @@ from coopinit_plugin.result.step_report import StepReport
 
 logger = logging.getLogger(__name__)
 
-CONFIG, PICTURE = "config.json", "warm_start.png"
+CONFIG, PICTURE, CARD = "config.json", "warm_start.png", "README.md"
 TENSORS = ("generator.safetensors", "discriminator.safetensors", "samples.safetensors")
 TAGS = ["gan", "coopinit", "cooperative-learning", "energy-based-model", "safetensors", "model_hub_mixin"]
 ROWS = {  # of the table, each if all that it tells is known
@@ -98,8 +100,21 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
             raise CoopInitError(f"{path} cannot be drawn ({first_line(error)}). It takes {needs}.") from error
         return path
 
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **given: Any) -> str | None:
+        """Save all in a folder; what was saved there before stays whole until then, and its card always."""
+        folder, new = Path(save_directory), Path(save_directory, ".new")
+        clear = partial(shutil.rmtree, new, ignore_errors=True)
+        clear()  # of what a killed process left
+        with kept(clear):
+            super().save_pretrained(new, **given)
+            (folder / CONFIG).unlink(missing_ok=True)  # without it, files of two saves are not taken for one
+            for file in sorted(new.iterdir(), key=lambda file: file.name == CONFIG):  # it comes last
+                if file.name != CARD or not (folder / CARD).exists():
+                    file.replace(folder / file.name)
+        return self.push_to_hub(**{"repo_id": folder.name, **given}) if push_to_hub else None
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        """All files but the card, which the mixin adds; config.json, which it has taken away, comes last."""
+        """All files but the card, which the mixin adds."""
         states = (self.generator_state, self.discriminator_state, self.samples)
         for name, state in zip(TENSORS, states, strict=True):
             _write_tensors(save_directory / name, state)
@@ -183,11 +198,11 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
 
 def _in_folder(folder: str, part: str) -> Path:
     """The path of a part that has to be there."""
-    path = Path(folder, part)
+    path, going_on = Path(folder, part), f"warm_start(..., output_dir={folder!r}, resume=True), or --resume"
     if not path.is_file():
         raise CoopInitError(
-            f"{folder} has no {part}: no warm start was saved there by save_pretrained, or only half of one. If one "
-            f"was interrupted there, go on with it: warm_start(..., output_dir={folder!r}, resume=True), or --resume."
+            f"{folder} has no {part}: no warm start was saved there by save_pretrained, or only half of one. "
+            + (f"If one was interrupted there, go on with it: {going_on}." if part == CONFIG else "Save it again.")
         )
     return path
 
@@ -197,9 +212,7 @@ def _write_tensors(path: Path, state: State) -> None:
     names = {id(state[key]): key for key in sorted(state, reverse=True)}  # one name of each tensor
     aliases = {key: names[id(tensor)] for key, tensor in state.items() if names[id(tensor)] != key}
     once = {key: tensor for key, tensor in state.items() if key not in aliases}
-    new = path.with_name(f".{path.name}.new")  # the older file may be what these tensors were read from
-    new.write_bytes(safetensors.torch.save(once, metadata={"format": "pt", **aliases}))
-    new.replace(path)
+    path.write_bytes(safetensors.torch.save(once, metadata={"format": "pt", **aliases}))
 
 
 def _read_tensors(path: Path) -> State:

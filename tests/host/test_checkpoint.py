@@ -289,10 +289,42 @@ def test_a_damaged_checkpoint_is_refused(begun):
     whole = (begun / NAME).read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"something else"):
         (begun / NAME).write_bytes(damaged)
-        refused(begun, "is no checkpoint of this library, or was damaged.*resume=False")
+        refused(begun, "is no checkpoint of this library and version, or damaged.*resume=False")
     for foreign in ({"x": torch.zeros(1)}, torch.zeros(3), mlp_pair()[0]):
         torch.save(foreign, begun / NAME)
         refused(begun, "is no checkpoint of this library")
+
+
+@pytest.mark.parametrize("missing", ["identity", "processes", "weights", "company", "scale", "best"])
+def test_a_checkpoint_of_another_version_is_refused_in_words(begun, missing):
+    state = torch.load(begun / NAME, weights_only=False)
+    del state[missing]
+    torch.save(state, begun / NAME)
+    refused(begun, "no checkpoint of this library and version.*resume=False")
+
+
+def test_a_loader_with_a_generator_of_its_own_is_another_loader(begun):
+    G, D = mlp_pair()
+    data = DataLoader(torch.cat([*vectors()]), batch_size=32, shuffle=True, generator=torch.Generator())
+    with pytest.raises(CoopInitError, match="the loader's own generators was 0 and is 1"):
+        warm_start(G, D, data, config=short(), adapter=hooks(), output_dir=begun, resume=True, progress=False)
+
+
+def test_what_is_no_folder_is_refused_in_words(begun):
+    (begun / NAME).unlink()
+    (begun / NAME).mkdir()
+    with pytest.raises(CoopInitError, match=r"cannot be written .*networks are untouched"):
+        warm_start(*mlp_pair(), vectors(), config=short(), adapter=hooks(), output_dir=begun, progress=False)
+
+
+def test_a_result_that_cannot_be_saved_is_refused_in_words_and_can_be_gone_on_with(begun, monkeypatch):
+    def full(*given, **how):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("coopinit_plugin.result.warm_start._write_tensors", full)
+    refused(begun, r"cannot be written \(\[Errno 28\] No space left on device\)")
+    monkeypatch.undo()
+    assert (begun / NAME).exists()
 
 
 class Harmful:
@@ -334,7 +366,7 @@ def test_any_nest_comes_back_and_tied_tensors_share_their_memory(tmp_path):
     arrays = numpy.arange(3.0), numpy.array(["a", "bc"]), numpy.float64(0.1), numpy.int64(3), numpy.str_("y")
     named = {"named": Named(torch.ones(2)), "numpy": arrays}
     files = Checkpoints(tmp_path)
-    files.write({"identity": {}, **nest, **named})
+    files.write({"identity": {}, "scale": 1.0, **nest, **named})
     found = files.read()
     assert torch.equal(found["a"][0], one)
     assert found["a"][1][3].data_ptr() == found["a"][0].data_ptr()

@@ -31,7 +31,7 @@ def same(values: list):
 
 CASES = (
     *("sharded", "halves", "traffic", "stops", "failures", "uneven", "unshared", "distributed_sampler"),
-    *("halved", "inferred", "sizes", "adapters", "wrapped"),
+    *("halved", "inferred", "sizes", "settings", "adapters", "wrapped"),
 )
 OF_FOUR = ("sharded", "halves", "failures", "uneven", "unshared")  # in which the number of processes counts
 
@@ -149,6 +149,10 @@ def test_half_precision_and_the_default_settings_and_hooks_with_methods(two):
 
 def test_batches_of_different_sizes_are_refused_in_every_process(two):
     assert "8, 9 samples; expected the same number" in same(two["sizes"])
+
+
+def test_settings_that_differ_are_refused_in_every_process(two):
+    assert same(two["settings"]) == "The processes' settings differ"
 
 
 # --- other launchers

@@ -313,6 +313,15 @@ def sizes():
     return "no error"
 
 
+def settings():
+    """Settings that differ between the processes are refused in all of them."""
+    try:
+        warm(*mlp_pair(), vectors(2, 8), config=short(seed=rank()))
+    except CoopInitError as error:
+        return str(error).partition(", here")[0]
+    return "no error"
+
+
 def adapters():
     """Hooks that call the networks' own methods, which a DDP wrapper would hide."""
 

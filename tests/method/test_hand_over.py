@@ -33,7 +33,13 @@ def test_a_d_that_ends_not_finite_is_refused_in_words_and_nothing_is_changed(val
     ("word", "ours"),
     [
         *(("bce", "logistic"), ("NS", "logistic"), ("mse", "least_squares"), ("lsgan", "least_squares")),
-        *(("wgan-gp", "wasserstein"), ("WGAN GP", "wasserstein"), ("hinge", "hinge"), ("none", "none")),
+        *(
+            ("wgan-gp", "wasserstein"),
+            ("WGAN GP", "wasserstein"),
+            ("hinge", "hinge"),
+            ("None", "none"),
+            ("AUTO", "auto"),
+        ),
     ],
 )
 def test_the_words_that_people_type_are_understood(word, ours):

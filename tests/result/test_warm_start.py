@@ -242,6 +242,24 @@ def test_files_of_two_saves_are_never_taken_for_one(tmp_path, monkeypatch, at):
     assert bits(read.generator_state["0.weight"]) == bits(second.generator_state["0.weight"])
 
 
+@pytest.mark.parametrize("part", FILES)
+def test_a_save_that_breaks_off_while_it_writes_leaves_the_older_one_whole(tmp_path, monkeypatch, part):
+    result_of(*mlp_pair(seed=1)).save_pretrained(tmp_path / "init")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "init").iterdir()}
+    for kind in ("write_bytes", "write_text"):
+        original = getattr(Path, kind)
+
+        def full(path, *given, original=original, **how):
+            if path.name == part:
+                raise OSError(28, "No space left on device")
+            return original(path, *given, **how)
+
+        monkeypatch.setattr(Path, kind, full)
+    with pytest.raises(OSError, match="No space left"):
+        result_of(*mlp_pair(seed=2)).save_pretrained(tmp_path / "init")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "init").iterdir()} == before
+
+
 def test_what_was_read_can_be_saved_where_it_was_read_from(tmp_path):
     result_of(*mlp_pair(hidden=100_000)).save_pretrained(tmp_path)
     read = WarmStart.from_pretrained(tmp_path)
