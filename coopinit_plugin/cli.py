@@ -1,4 +1,4 @@
-"""The shell: look at a pair of networks, warm it up, push and show what came out."""
+"""The shell: look at a pair of networks, try it out, warm it up, push and show what came out."""
 
 import argparse
 import ast

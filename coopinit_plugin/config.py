@@ -62,7 +62,7 @@ class WarmStartConfig:
             ``"logistic"`` (also called non-saturating, softplus, BCE), ``"hinge"``, ``"least_squares"`` (LSGAN, MSE),
             ``"wasserstein"`` (WGAN-GP), ``"relativistic"``; the other names are understood, too. ``"auto"`` takes the
             adapter's `d_loss`, else logistic if D ends in a sigmoid, else unit scale. ``"none"`` leaves D as the
-            warm-up made it.
+            warm-up made it, and G as fast.
         r1: γ of the R1 penalty γ/2·E‖∇f(x)‖² that your loss puts on real samples (10 in StyleGAN2); 0 if there is
             none. Logits as steep as the loss alone asks for would be flattened by it at once.
         seed: Seeds every random generator during the warm-up; their states are put back after it.

@@ -66,12 +66,12 @@ def check_loader(loader: Any) -> None:
 
 
 def inspect(generator: nn.Module, discriminator: nn.Module, loader: Any, *, adapter: Adapter | None = None) -> Adapter:
-    """Run one small batch through both networks and report how they are called. Nothing is changed.
+    """Run one batch through both networks and report how they are called. Nothing is changed.
 
     Args:
         generator: G.
         discriminator: D.
-        loader: Any iterable of batches; one batch is taken.
+        loader: Any iterable of batches; an iterator gives one, any other up to 512 samples.
         adapter: Hooks already known; the others are inferred.
 
     Returns:

@@ -24,7 +24,7 @@ from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.method import balance, distance, energy_mode, iteration, memory, slower_generator
-from coopinit_plugin.method.company import Company
+from coopinit_plugin.method.ensemble import Ensemble
 from coopinit_plugin.method.pair import Team
 from coopinit_plugin.method.stopping import GOAL, SPAN, Plateau
 from coopinit_plugin.nests import move
@@ -51,10 +51,10 @@ class Stage:
 class State:
     """Everything that moves in a warm-up, as it is at the start, or as the checkpoint `saved` holds it."""
 
-    def __init__(self, company: Company, batches: Batches, stage: Stage, saved: dict[str, Any] | None) -> None:
-        config, run, pair = stage.config, stage.run, company.pair
-        self.stage, self.company, self.pair, self.batches = stage, company, pair, batches
-        own = {"G": pair.G, "D": company.members[0].D}
+    def __init__(self, ensemble: Ensemble, batches: Batches, stage: Stage, saved: dict[str, Any] | None) -> None:
+        config, run, pair = stage.config, stage.run, ensemble.pair
+        self.stage, self.ensemble, self.pair, self.batches = stage, ensemble, pair, batches
+        own = {"G": pair.G, "D": ensemble.members[0].D}
         self.identity = identity(config, run.processes, **own)  # the same in a run that goes on
         self.identity["number of the loader's own generators"] = len(batches.generators)
         if saved is not None:
@@ -103,7 +103,7 @@ class State:
             "adam_g": self.adam_g.state_dict(),
             "adam_d": self.adam_d.state_dict(),
             "step": (self.step.size, self.step.pace),
-            "company": self.company.called,
+            "ensemble": self.ensemble.called,
             "scale": self.settings.scale,
             "sizes": self.sizes,
             "history": [vars(row) for row in self.history],
@@ -117,7 +117,7 @@ class State:
         self.adam_g.load_state_dict(saved["adam_g"])
         self.adam_d.load_state_dict(saved["adam_d"])
         self.step.size, self.step.pace = saved["step"]
-        self.company.called = saved["company"]
+        self.ensemble.called = saved["ensemble"]
         self.sizes, self.best = saved["sizes"], saved["best"]
         self.history = [StepReport(**row) for row in saved["history"]]
         self.since -= self.history[-1].seconds if self.history else 0
@@ -198,10 +198,10 @@ def _iteration(state: State) -> StepReport:
     told |= {"iteration": number, "step_size": step.size or 0.0, "langevin_steps": step.steps}
     step.update(found.real - found.refined, found.score_std, found.drift)
     judged = plateau.observe(real[0], fake) and len(plateau.readings) >= SPAN
-    if judged and state.company.is_needed(found.displacement**2, plateau.readings[-1]):
-        state.company.called = True
+    if judged and state.ensemble.is_needed(found.displacement**2, plateau.readings[-1]):
+        state.ensemble.called = True
         energy_mode.settle(pair.D, partial(pair.score, *real), team=state.settings.team)
-        logger.info("D alone does not lead the chains to the data: %d copies help.", len(state.company.members) - 1)
+        logger.info("D alone does not lead the chains to the data: %d copies help.", len(state.ensemble.members) - 1)
     report = StepReport(distance=plateau.last, seconds=time.perf_counter() - state.since, **told)
     history.append(report)
     return report

@@ -23,8 +23,8 @@ from coopinit_plugin.host.engine import engine
 from coopinit_plugin.host.networks import averages, cpu_copy, device_of, give_back, state_of, tensors_of
 from coopinit_plugin.host.randomness import borrowed_randomness, loader_generators, randomness
 from coopinit_plugin.loop import Stage, State, diverged, iterate
-from coopinit_plugin.method.company import Company, company
 from coopinit_plugin.method.distance import among
+from coopinit_plugin.method.ensemble import Ensemble, energies_of
 from coopinit_plugin.method.hand_over import hand_over
 from coopinit_plugin.method.kept import buffers, kept
 from coopinit_plugin.method.pair import Pair
@@ -136,14 +136,14 @@ def _warm_up(
     with torch.autocast(run.device.type, enabled=False, cache_enabled=False):
         G, D = (net.to(run.device) for net in copies(generator, discriminator))
         run.from_main([*tensors_of(G).values(), *tensors_of(D).values()])
-        energies = company(G, D, deep_copy, config.seed)  # before a pass leaves in D what cannot be copied
+        energies = energies_of(G, D, deep_copy, config.seed)  # before a pass leaves in D what cannot be copied
         batches = Batches(run.part_of(loader), run.device, loader_generators(loader))
         adapter, pair = known((generator, discriminator), (G, D), batches, adapter, config.handover, run)
         run.check_first(batches.peek(), config)
         came_out = witness(pair, batches.peek(), config.seed, run.device)
         step_seconds = adversarial_seconds(pair, batches.peek(), run.device, config.seed)
         members = [bound(G, energy, adapter, run.accelerator.autocast) for energy in energies]
-        state = State(Company(members), batches, stage, stage.checkpoints.read() if begun else None)
+        state = State(Ensemble(members), batches, stage, stage.checkpoints.read() if begun else None)
         stopped_by = iterate(state, step_seconds)
         distance = state.plateau.last if stopped_by == "callback" else state.return_to_best()
         share = among(*state.plateau.newest()) if distance is not None and distance == state.plateau.last else None
@@ -159,7 +159,7 @@ def _warm_up(
             "distance_first": readings[0] if readings else None,
             "distance_last": state.plateau.last,
             "distance_kept": distance,
-            "energies": len(members) if state.company.called else 1,
+            "energies": len(members) if state.ensemble.called else 1,
             "among_data": share and share[0],
             "among_data_real": share and share[1],
             **told,

@@ -27,7 +27,7 @@ HOOKS = {  # each hook's arguments, and an example of what it returns
 
 @dataclass(frozen=True)
 class Adapter:
-    """How to call a pair of networks. Every hook left at ``None`` is inferred by :func:`coopinit_plugin.inspect`.
+    """How to call a pair of networks. :func:`coopinit_plugin.inspect` infers `real`, `latent`, `generate` and `score`.
 
     Args:
         real: ``(batch) -> x`` of shape ``(N, *data_shape)``: the data in one batch of the loader, as D expects them.
@@ -37,7 +37,7 @@ class Adapter:
             a patch map is averaged over its positions.
         real_is_high: Whether D gives real samples the higher score; :func:`infer_sign` tells from your own loss.
         d_loss: ``(f_real, f_fake) -> loss``, D's own loss in your loop, on raw scores. It settles the hand-over,
-            and whether real samples score high.
+            unless a word names the loss, and whether real samples score high.
         after_d_step: ``(D) -> None``, what your loop does after each step of D, e.g. weight clipping.
         mask: 1 where the chain may move x, a tensor broadcast to x or ``(x) -> mask``.
 

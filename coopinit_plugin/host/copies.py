@@ -154,7 +154,7 @@ def _trial(users: Users) -> Iterator[None]:
     contents = [part for child in nets.modules() for part in _containers(vars(child), set())]
     reached, failure = "", None
     try:
-        with _Watch(places):
+        with _Guard(places):
             yield
     except _Reached as name:
         reached = str(name)
@@ -186,7 +186,7 @@ class _Reached(BaseException):
     """A tensor of the user's was reached. No ``except Exception`` on the way takes it for a failed attempt."""
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Stops operations of torch, before they run, that use a live tensor or write to any other of the user's."""
 
     def __init__(self, places: dict[int | None, tuple[str, bool]]) -> None:

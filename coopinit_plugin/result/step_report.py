@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepReport:
-    """Statistics of one iteration, plain floats.
+    """Statistics of one iteration, plain numbers.
 
     Attributes:
         iteration: Counted from 1.

@@ -51,7 +51,11 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
         discriminator_state: D's.
         config: The settings they were made with.
         history: One row an iteration.
-        summary: Iterations, seconds, the reason of the stop, statistics before and after.
+        summary: ``iterations``; ``seconds``, ``cost_in_steps`` (in adversarial iterations); ``stopped_by`` ("goal",
+            "plateau", "worse", "max_iterations", "max_seconds", "callback", "iterations"); ``distance_first``,
+            ``distance_last`` and ``distance_kept`` in σ, ``among_data`` and ``among_data_real`` (shares, or ``None``);
+            ``energies`` (D and copies that joined in); ``layers_slowed`` (of G); ``handover``, ``handover_moved``,
+            ``handover_scale``, ``handover_shift``; ``logit_real_mean``, ``logit_real_std`` and those of ``fake``.
         origin: The networks, the data and the machine they come from, in words.
         samples: A few samples for pictures: real ones, G's before and G's after the warm-up.
     """

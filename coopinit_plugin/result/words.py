@@ -17,10 +17,12 @@ FEW = 0.5  # of the share that real samples have: so few among the data are wort
 
 ENDS = {  # what is said of how a warm-up ended
     "goal": "By mean and spread they are near your data.",
-    "plateau": f"They came no closer any more, {GOAL:.2f} σ was aimed at.",
-    "max_iterations": f"They had not come to {GOAL:.2f} σ, the goal; "
+    "plateau": "They came no closer any more, {goal:.2f} σ was aimed at.",
+    "max_iterations": "They had not come to {goal:.2f} σ, the goal; "
     "WarmStartConfig(max_iterations={more}) gives them more time.",
-    "far": "The warm-up ended with generated samples still {distance_kept:.2f} σ from the data; it may not help. If "
+    "worse": "They moved away from your data again, so the best moment was kept; {goal:.2f} σ was aimed at.",
+    "max_seconds": "The time was over before they had come to {goal:.2f} σ, the goal.",
+    "far": "The warm-up ended with samples still {distance_kept:.2f} σ from your data; it may not help. If "
     "something was warned of before it, mend that first. If the distance was falling, give it more: "
     "WarmStartConfig(max_iterations=1000). If it stood still (far-apart modes, a strong D), give the chain more: "
     "WarmStartConfig(langevin_steps=20).",
@@ -54,7 +56,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
         told.append("{among_data:.0%} of them among your data (of real ones {among_data_real:.0%})".format_map(summary))
     sentences = [f"CoopInit: {', '.join(told)}."]
     if end in ENDS:
-        sentences.append(ENDS[end].format(more=2 * count, **summary))
+        sentences.append(ENDS[end].format(more=2 * count, goal=GOAL, **summary))
     if share is not None and share < FEW * summary["among_data_real"] and end != "far":
         sentences.append("One by one they are not among them yet: your loop is there for that.")
     if end != "far":
@@ -65,7 +67,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
 def _end(summary: Mapping[str, Any]) -> str:
     """What ended the warm-up; "far" if its own stop did so far from the data."""
     stopped: str = summary["stopped_by"]
-    own = stopped in ("plateau", "max_iterations")
+    own = stopped in ("plateau", "max_iterations", "worse", "max_seconds")
     return "far" if own and (summary["distance_kept"] or 0) > FAR else stopped
 
 

@@ -295,7 +295,7 @@ def test_a_damaged_checkpoint_is_refused(begun):
         refused(begun, "is no checkpoint of this library")
 
 
-@pytest.mark.parametrize("missing", ["identity", "processes", "weights", "company", "scale", "best"])
+@pytest.mark.parametrize("missing", ["identity", "processes", "weights", "ensemble", "scale", "best"])
 def test_a_checkpoint_of_another_version_is_refused_in_words(begun, missing):
     state = torch.load(begun / NAME, weights_only=False)
     del state[missing]

@@ -41,13 +41,6 @@ def warm(G, D, loader, *, adapter=None, **given):
     return warm_start(G, D, loader, config=config, adapter=adapter or hooks(), progress=False, **given)
 
 
-def pairs_of(count: int = 64, data: int = 2) -> TensorDataset:
-    """Data with their latents, so that these do not depend on the number of processes."""
-    generator = torch.Generator().manual_seed(5)
-    x = torch.cat(vectors(8, count // 8 + 1, data))[:count]
-    return TensorDataset(x, torch.randn(count, Z, generator=generator))
-
-
 FROM_BATCH = {"real": lambda batch: batch[0], "latent": lambda n, device, batch: batch[1]}
 
 

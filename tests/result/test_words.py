@@ -122,7 +122,10 @@ def test_every_end_says_what_to_do_next():
     few = outcome({**DONE, "stopped_by": "max_iterations", "among_data": 0.0})
     assert few.endswith(more + "One by one they are not among them yet: your loop is there for that. " + GO_ON)
     assert "They came no closer any more, 0.16 σ was aimed at. Go on" in outcome({**DONE, "stopped_by": "plateau"})
-    assert "WarmStartConfig(langevin_steps=20)" in outcome({**DONE, "stopped_by": "plateau", "distance_kept": 0.7})
+    assert "so the best moment was kept; 0.16 σ was aimed at. Go on" in outcome({**DONE, "stopped_by": "worse"})
+    assert "before they had come to 0.16 σ, the goal. Go on" in outcome({**DONE, "stopped_by": "max_seconds"})
+    for end in ("plateau", "worse", "max_iterations", "max_seconds"):
+        assert "WarmStartConfig(langevin_steps=20)" in outcome({**DONE, "stopped_by": end, "distance_kept": 0.7})
     short = {"distance_first": None, "distance_kept": None, "among_data": None, "among_data_real": None}
     alone = "CoopInit: the hand-over alone, about as costly as 190 of your steps. "
     assert outcome({**DONE, **short, "iterations": 0, "stopped_by": "iterations"}) == alone + GO_ON

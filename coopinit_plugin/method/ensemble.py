@@ -1,4 +1,4 @@
-"""Company for a D that has too little to say: copies of it with other weights, whose scores are added to its own.
+"""An ensemble for a D that has too little to say: copies of it with other weights, whose scores are added to its own.
 
 An energy as small as Unrolled GAN's D, a quarter as wide as G, comes to a halt far from the data, however long it
 learns. Several of them see more. They serve the warm-up alone and are thrown away after it; D is handed over.
@@ -17,7 +17,7 @@ MOST = 8  # energies, D among them
 TOO_CLOSE = 0.5  # G's mean squared distance to its chains over W²: were the chains at the data, it would be 1 at least
 
 
-def company(G: nn.Module, D: nn.Module, copied: Callable[[nn.Module], nn.Module], seed: int) -> list[nn.Module]:
+def energies_of(G: nn.Module, D: nn.Module, copied: Callable[[nn.Module], nn.Module], seed: int) -> list[nn.Module]:
     """D, and as many copies of it as are together no larger than G, each weight's entries in another order."""
     shuffle = torch.Generator().manual_seed(seed)
     energies = [D, *(copied(D) for _ in range(min(MOST, _numbers(G) // max(1, _numbers(D))) - 1))]
@@ -35,7 +35,7 @@ def _numbers(network: nn.Module) -> int:
 
 
 @dataclass
-class Company:
+class Ensemble:
     """D alone, or all energies together once they are called.
 
     Args:

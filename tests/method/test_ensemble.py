@@ -14,7 +14,7 @@ from torch import nn
 from coopinit_plugin import WarmStartConfig, warm_start, warmup
 from coopinit_plugin.calling.adapter import Adapter, bound
 from coopinit_plugin.host import checkpoint
-from coopinit_plugin.method.company import MOST, Company, company
+from coopinit_plugin.method.ensemble import MOST, Ensemble, energies_of
 
 
 def simple_pair() -> tuple[nn.Module, nn.Module]:
@@ -35,37 +35,37 @@ def grid() -> list[torch.Tensor]:
 def test_the_copies_have_the_same_numbers_in_another_order_and_d_stays_as_it_is():
     G, D = simple_pair()
     before = state_bits(G, D)
-    first, *copies = company(G, D, deepcopy, seed=0)
+    first, *copies = energies_of(G, D, deepcopy, seed=0)
     assert first is D
     assert state_bits(G, D) == before
     assert len(copies) == MOST - 1
     drawn = [D[0].weight, *(copy[0].weight for copy in copies)]
     assert all(torch.equal(weight.flatten().sort()[0], drawn[0].flatten().sort()[0]) for weight in drawn)
     assert len({tuple(weight.flatten().tolist()) for weight in drawn}) > MOST // 2  # by chance two may be alike
-    again = company(G, D, deepcopy, seed=0)[1:]
+    again = energies_of(G, D, deepcopy, seed=0)[1:]
     assert all(state_bits(a, D) == state_bits(b, D) for a, b in zip(copies, again, strict=True))
 
 
 def test_all_of_them_together_are_no_larger_than_g():
     G, D = mlp_pair(hidden=8)
     sizes = [sum(p.numel() for p in net.parameters()) for net in (G, D)]
-    assert len(company(G, D, deepcopy, seed=0)) == max(1, sizes[0] // sizes[1]) == 1
+    assert len(energies_of(G, D, deepcopy, seed=0)) == max(1, sizes[0] // sizes[1]) == 1
     wide = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 2))
-    assert len(company(wide, D, deepcopy, seed=0)) == sum(p.numel() for p in wide.parameters()) // sizes[1] == 6
+    assert len(energies_of(wide, D, deepcopy, seed=0)) == sum(p.numel() for p in wide.parameters()) // sizes[1] == 6
 
 
 def test_a_frozen_weight_stays_as_it_is():
     G, D = simple_pair()
     D[0].weight.requires_grad_(False)
-    assert all(torch.equal(copy[0].weight, D[0].weight) for copy in company(G, D, deepcopy, seed=0))
+    assert all(torch.equal(copy[0].weight, D[0].weight) for copy in energies_of(G, D, deepcopy, seed=0))
 
 
 def test_until_they_are_called_d_scores_alone():
     G, D = simple_pair()
     clipped = []
     adapter = Adapter(score=lambda D, x, z, batch: D(x).flatten(), after_d_step=clipped.append)
-    members = [bound(G, energy, adapter) for energy in company(G, D, deepcopy, seed=0)]
-    together = Company(members)
+    members = [bound(G, energy, adapter) for energy in energies_of(G, D, deepcopy, seed=0)]
+    together = Ensemble(members)
     x = torch.randn(6, 2)
     assert torch.equal(together.pair.score(x, None, x), D(x).flatten())
     together.pair.after_d_step()
@@ -80,9 +80,9 @@ def test_until_they_are_called_d_scores_alone():
 @pytest.mark.parametrize(("behind", "needed"), [(0.1, True), (0.6, False)])
 def test_they_are_needed_if_g_is_closer_to_its_chains_than_to_the_data(behind, needed):
     pair = bound(*mlp_pair(), Adapter())
-    assert Company([pair, pair]).is_needed(behind, distance=1.0) is needed
-    assert not Company([pair]).is_needed(behind, distance=1.0)  # none are there
-    assert not Company([pair, pair], called=True).is_needed(behind, distance=1.0)
+    assert Ensemble([pair, pair]).is_needed(behind, distance=1.0) is needed
+    assert not Ensemble([pair]).is_needed(behind, distance=1.0)  # none are there
+    assert not Ensemble([pair, pair], called=True).is_needed(behind, distance=1.0)
 
 
 def test_a_d_with_too_little_to_say_calls_them_and_is_handed_over_alone(caplog):
@@ -113,7 +113,7 @@ class Remembers(nn.Module):
 
 def test_a_d_that_cannot_be_copied_any_more_after_a_pass_gets_copies_that_compute_by_themselves(monkeypatch):
     met = []
-    monkeypatch.setattr(warmup, "Company", lambda members: met.extend(members) or Company(members))
+    monkeypatch.setattr(warmup, "Ensemble", lambda members: met.extend(members) or Ensemble(members))
     D = Remembers()
     warm_start(simple_pair()[0], D, grid(), config=WarmStartConfig(iterations=1, handover="hinge"), progress=False)
     x = grid()[0]
