@@ -186,14 +186,14 @@ def test_where_the_best_moment_has_passed_its_weights_are_given_back(scripted, g
 def test_a_warm_up_that_ends_far_from_the_data_says_so_and_what_to_try(scripted, caplog, distance, worried):
     scripted([distance] * 100)
     assert run()[2].summary["stopped_by"] == "plateau"
-    assert ("still 0.62 σ from the data" in caplog.text) == worried
+    assert ("still 0.62 σ from your data" in caplog.text) == worried
     assert ("WarmStartConfig(langevin_steps=20)" in caplog.text) == worried
 
 
 def test_who_gave_the_number_of_iterations_is_not_told_that_they_are_few(scripted, caplog):
     scripted([0.9] * 100)
     run(iterations=4)
-    assert "from the data" not in caplog.text
+    assert "it may not help" not in caplog.text
 
 
 def test_small_batches_give_no_reading_in_a_short_warm_up():
