@@ -17,8 +17,9 @@ from coopinit_plugin.calling.data import spread
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.copies import copies, prove, seen
+from coopinit_plugin.host.copies import copies
 from coopinit_plugin.host.engine import Engine
+from coopinit_plugin.host.guarded_pass import prove, seen
 from coopinit_plugin.host.networks import device_of, few, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness
 from coopinit_plugin.method.kept import buffers, kept, training, values
