@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from os import PathLike
 from statistics import median
 from typing import Any
 
@@ -39,6 +40,7 @@ def settings(
     kinds: tuple[tuple[str, Any, Any, str], ...] = (
         ("config", config, WarmStartConfig, "coopinit_plugin.WarmStartConfig(...), e.g. WarmStartConfig(r1=10)"),
         ("adapter", adapter, Adapter, f"coopinit_plugin.Adapter(...), e.g. {line(score='D(x)[0]')}"),
+        ("output_dir", output_dir, (str, PathLike), 'a folder, e.g. "init/"'),
         ("callback", callback, Callable, "a function (step) -> None, or False to stop, e.g. lambda step: print(step)"),
     )
     for name, value, kind, expected in kinds:

@@ -90,6 +90,10 @@ def test_a_mask_that_lets_nothing_move():
     refused(*mlp_pair(), vectors(), "Adapter.mask is 0 everywhere", adapter=Adapter(mask=torch.zeros(1, 2)))
 
 
+def test_a_folder_that_is_none():
+    refused(*mlp_pair(), vectors(), "output_dir is a int; expected a folder, e.g. ", output_dir=3)
+
+
 def test_a_callback_that_is_no_function():
     with pytest.raises(CoopInitError, match="callback is a int; expected a function"):
         warm_start(*mlp_pair(), vectors(), callback=3)
