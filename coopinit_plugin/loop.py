@@ -22,6 +22,7 @@ from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, p
 from coopinit_plugin.host.copies import trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
+from coopinit_plugin.host.networks import tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.method import balance, distance, energy_mode, iteration, memory, slower_generator
 from coopinit_plugin.method.ensemble import Ensemble
@@ -77,7 +78,6 @@ class State:
         self.step = balance.step_size(config.step_size, config.langevin_steps)
         self.settings = iteration.Settings(config.noise_scale, config.energy_l2, scale, team=team, keeps_batch=keeps)
         self.averaged = iteration.AveragedGenerator(pair.G, pair.D, config.averaging)
-        self.weights = [*pair.G.parameters(), *pair.D.parameters(), *self.averaged.tensors]
         self.plateau = Plateau(distance.SlicedWasserstein(x, scale), team)
         self.sizes = slower_generator.layer_sizes(pair.G)  # before the first iteration
         self.history: list[StepReport] = []
@@ -85,6 +85,8 @@ class State:
         self.since = time.perf_counter()  # when the first iteration began
         if saved is not None:
             with stage.checkpoints.reading():
+                if saved["ensemble"]:
+                    self.call_ensemble(x, z, batch)
                 stream, numbers = self._load(saved, memory.Chains(z, batch if keeps else None, pair.mask(x), x))
             self.batches.load_state_dict(stream)
             set_random_state(numbers, self.batches.generators)  # the last, for data were drawn
@@ -117,13 +119,28 @@ class State:
         self.adam_g.load_state_dict(saved["adam_g"])
         self.adam_d.load_state_dict(saved["adam_d"])
         self.step.size, self.step.pace = saved["step"]
-        self.ensemble.called = saved["ensemble"]
         self.sizes, self.best = saved["sizes"], saved["best"]
         self.history = [StepReport(**row) for row in saved["history"]]
         self.since -= self.history[-1].seconds if self.history else 0
         self.plateau.load_state_dict(move(own["plateau"], self.stage.run.device))
         self.memory.load_state_dict(own["memory"], like)
         return own["batches"], own["randomness"]
+
+    def call_ensemble(self, x: Any, z: Any, batch: Any) -> None:
+        """Let D's copies take part from now on."""
+        self.ensemble.called = True
+        self.pair = self.ensemble.pair
+        energy_mode.likelihood_mode(self.pair.D)
+        score = partial(self.pair.score, x, z, batch)
+        lay_out(self.pair.D, score, x)
+        energy_mode.settle(self.pair.D, score, team=self.settings.team)
+        copies = [parameter for member in self.ensemble.members[1:] for parameter in trained(member.D)]
+        self.adam_d.add_param_group({"params": copies})
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The live parameters of both networks, and the running means of G's."""
+        return [*self.pair.G.parameters(), *self.pair.D.parameters(), *self.averaged.tensors]
 
     @property
     def buffers(self) -> list[Tensor]:
@@ -133,7 +150,8 @@ class State:
     @property
     def handed_over(self) -> list[Tensor]:
         """The live tensors that are handed over: of G's weights the running means, if there are some."""
-        return [*self.buffers, *self.pair.D.parameters(), *(self.averaged.tensors or self.pair.G.parameters())]
+        G, D = self.pair.G, self.ensemble.members[0].D
+        return [*G.buffers(), *tensors_of(D).values(), *(self.averaged.tensors or G.parameters())]
 
     def return_to_best(self) -> float | None:
         """Go back to the best moment if it has passed; the distance of the weights that are handed over."""
@@ -179,7 +197,8 @@ def _iteration(state: State) -> StepReport:
     config, pair, step, plateau, history = state.stage.config, state.pair, state.step, state.plateau, state.history
     number = len(history) + 1
     real = pair.draw(next(state.batches), state.stage.run.device)
-    state.adam_d.param_groups[0]["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
+    for group in state.adam_d.param_groups:
+        group["lr"] = config.lr_discriminator * (step.pace if config.langevin_steps == "auto" else 1)
     lag = history[-1].displacement ** 2 if history else 0.0, plateau.last or 0.0
     fake, found = iteration.cooperate(pair, state.memory, real, step, state.settings, state.adam_g, state.adam_d, *lag)
     state.averaged.update(number)
@@ -199,8 +218,7 @@ def _iteration(state: State) -> StepReport:
     step.update(found.real - found.refined, found.score_std, found.drift)
     judged = plateau.observe(real[0], fake) and len(plateau.readings) >= SPAN
     if judged and state.ensemble.is_needed(found.displacement**2, plateau.readings[-1]):
-        state.ensemble.called = True
-        energy_mode.settle(pair.D, partial(pair.score, *real), team=state.settings.team)
+        state.call_ensemble(*real)
         logger.info("D alone does not lead the chains to the data: %d copies help.", len(state.ensemble.members) - 1)
     report = StepReport(distance=plateau.last, seconds=time.perf_counter() - state.since, **told)
     history.append(report)

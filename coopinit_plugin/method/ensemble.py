@@ -47,20 +47,20 @@ class Ensemble:
 
     @property
     def pair(self) -> Pair:
-        """G with all energies as one D."""
+        """G with D alone, or with all energies as one D."""
+        if not self.called:
+            return self.members[0]
         energies = nn.ModuleList([member.D for member in self.members])
         return replace(self.members[0], D=energies, logits=self.logits, after_d_step=self.after_d_step)
 
     def logits(self, x: Any, z: Any, batch: Any) -> Tensor:
         """The sum of the logits, as large as one of them: they are independent, so it is divided by √n."""
-        if not self.called:
-            return self.members[0].logits(x, z, batch)
         each = [member.logits(x, z, batch) for member in self.members]
         return torch.stack(each).sum(0) / len(each) ** 0.5
 
     def after_d_step(self) -> None:
-        """What the user's loop does, for each that takes part."""
-        for member in self.members if self.called else self.members[:1]:
+        """What the user's loop does, for each of them."""
+        for member in self.members:
             member.after_d_step()
 
     def is_needed(self, behind: float, distance: float) -> bool:
