@@ -107,8 +107,8 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
     def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **given: Any) -> str | None:
         """Save all in a folder, made if needed; an older save stays whole until then, and its card always.
 
-        `given` is what ModelHubMixin takes: ``repo_id``, ``model_card_kwargs``, and what :meth:`push_to_hub` does if it is
-        to be pushed, which gives the commit. ``OSError`` if the folder cannot be written; nothing is lost.
+        `given` is what ModelHubMixin takes: ``repo_id``, ``model_card_kwargs``, and what :meth:`push_to_hub` does if it
+        is to be pushed, which gives the commit. ``OSError`` if the folder cannot be written; nothing is lost.
         """
         folder, new = Path(save_directory), Path(save_directory, ".new")
         clear = partial(shutil.rmtree, new, ignore_errors=True)
