@@ -92,6 +92,8 @@ def batch_size(batch: Any) -> int | None:
 
 def move(nest: Any, device: torch.device | None) -> Any:
     """Everything in the nest that can be moved, on the device; half precision made single, as the networks are."""
+    if isinstance(nest, Tensor):  # for speed
+        return _moved(nest, device)
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
         nest = dict(nest)
     return tree_map(lambda leaf: _moved(leaf, device), nest)

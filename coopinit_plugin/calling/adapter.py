@@ -184,7 +184,8 @@ def bound(
 
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
         with precision():  # D may work in place
-            f: Tensor = move(score(D, tree_map(torch.clone, x), fresh(z), batch), None)
+            own = x.clone() if isinstance(x, Tensor) else tree_map(torch.clone, x)
+            f: Tensor = move(score(D, own, fresh(z), batch), None)
         return f if adapter.real_is_high else -f
 
     def after_d_step() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from statistics import pvariance
 from typing import Any, NamedTuple
 
 import torch
@@ -36,12 +35,11 @@ class Statistics(NamedTuple):
 
     def read(self, team: Team = ALONE) -> "Statistics":
         """Read them from the device, once, and pool those of all processes."""
-        rows = team.gather(torch.stack([value.float() for value in self])).tolist()
-        each = Statistics(*zip(*rows, strict=True))
-        mean = Statistics(*(sum(values) / len(rows) for values in each))
+        rows = [Statistics(*row) for row in team.gather(torch.stack([value.float() for value in self])).tolist()]
+        mean = Statistics(*(sum(values) / len(rows) for values in zip(*rows, strict=True)))
         return mean._replace(
-            real_variance=mean.real_variance + pvariance(each.real),
-            refined_variance=mean.refined_variance + pvariance(each.refined),
+            real_variance=sum(row.real_variance + (row.real - mean.real) ** 2 for row in rows) / len(rows),
+            refined_variance=sum(row.refined_variance + (row.refined - mean.refined) ** 2 for row in rows) / len(rows),
         )
 
     @property

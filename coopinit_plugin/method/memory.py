@@ -41,7 +41,7 @@ class Memory:
         self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
         self._nest: Any = None
         self._device: torch.device | None = None  # of the chains
-        self._chosen: list[int] = []  # the place that each position has taken
+        self._chosen: tuple[Tensor, Tensor]  # the places that were taken, one for each position; the positions
 
     def take(self, fresh: Chains, n: int) -> Chains:
         """This iteration's chains: n fresh ones if it is their turn and n as in the first batch; otherwise old ones."""
@@ -50,17 +50,18 @@ class Memory:
         self.turn += 1
         if not begins:
             return self.some()
-        self._chosen = [self.filled] * n
+        self._choose([self.filled] * n)
         return fresh
 
     def some(self) -> Chains:
         """One pair for each position of a batch, drawn at random."""
         first = self.size * self._team.index
         drawn = self._random.choices(range(self.filled), k=self.size * self._team.count)
-        self._chosen = drawn[first : first + self.size]
+        chosen = drawn[first : first + self.size]
         if not all(isinstance(kept if isinstance(kept, Tensor) else kept[0], OF_NO_SAMPLE) for kept in self._kept):
-            self._chosen = self._chosen[:1] * self.size  # what cannot be taken apart into samples stays together
-        leaves = [kept[self._places_in(kept)] for kept in self._kept]
+            chosen = chosen[:1] * self.size  # what cannot be taken apart into samples stays together
+        self._choose(chosen)
+        leaves = [kept[self._taken(kept)] for kept in self._kept]
         return tree_unflatten([_on(self._device, leaf) for leaf in leaves], self._nest)
 
     def put(self, chains: Chains, x: Any) -> None:
@@ -69,8 +70,8 @@ class Memory:
         self._device = tree_leaves(x)[0].device
         self._kept = self._kept or [self._room(leaf) for leaf in leaves]
         for kept, leaf in zip(self._kept, leaves, strict=True):
-            kept[self._places_in(kept)] = _on(kept.device, leaf.detach()) if isinstance(kept, Tensor) else leaf
-        self.filled = max(self.filled, self._chosen[0] + 1)
+            kept[self._taken(kept)] = _on(kept.device, leaf.detach()) if isinstance(kept, Tensor) else leaf
+        self.filled = max(self.filled, int(self._chosen[0][0]) + 1)
 
     def _room(self, leaf: Any) -> Any:
         """Places for a leaf: rows for each sample, if it is a tensor with as many rows as a batch has samples."""
@@ -78,10 +79,12 @@ class Memory:
             return leaf.new_zeros(self.places, *leaf.shape, device=_roomy(leaf.device, self.places * leaf.nbytes))
         return [leaf] * self.places
 
-    def _places_in(self, kept: Any) -> Any:
+    def _choose(self, places: list[int]) -> None:
+        self._chosen = torch.tensor(places), torch.arange(len(places))
+
+    def _taken(self, kept: Any) -> Any:
         """The index of the places that were taken."""
-        places = torch.tensor(self._chosen), torch.arange(self.size)
-        return places if isinstance(kept, Tensor) else self._chosen[0]
+        return self._chosen if isinstance(kept, Tensor) else int(self._chosen[0][0])
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from; the nest is that of the next fresh chains."""
