@@ -21,7 +21,7 @@ from coopinit_plugin.host.batches import Batches
 from coopinit_plugin.host.copies import copies
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.guarded_pass import prove, seen
-from coopinit_plugin.host.networks import device_of, few, unwrap
+from coopinit_plugin.host.networks import brief, device_of, unwrap
 from coopinit_plugin.host.randomness import borrowed_randomness
 from coopinit_plugin.method.kept import buffers, kept, training, values
 from coopinit_plugin.method.pair import Pair, detached, release_graphs
@@ -115,7 +115,7 @@ def known(
             'Say it by one word, e.g. warm_start(G, D, loader, handover="logistic"), or give your own loss of D.'
         )
     if unreached:
-        worries.append(f"No gradient reaches D's {few(unreached)}: left as they are. Is that so in your loop, too?")
+        worries.append(f"No gradient reaches D's {brief(unreached)}: left as they are. Is that so in your loop, too?")
     for worry in worries if run.is_main else ():
         logger.warning(worry)
     return adapter, pair

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Adam
 from torch.utils._pytree import tree_leaves
@@ -18,7 +19,7 @@ from coopinit_plugin.calling.scores import needs_batch
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.host.batches import Batches
-from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity, put_back
+from coopinit_plugin.host.checkpoint import Checkpoints, check_same, identity
 from coopinit_plugin.host.copies import trained
 from coopinit_plugin.host.engine import Engine
 from coopinit_plugin.host.memory_format import lay_out
@@ -26,6 +27,7 @@ from coopinit_plugin.host.networks import tensors_of
 from coopinit_plugin.host.randomness import random_state, seed_all, set_random_state
 from coopinit_plugin.method import balance, distance, energy_mode, iteration, memory, slower_generator
 from coopinit_plugin.method.ensemble import Ensemble
+from coopinit_plugin.method.kept import write
 from coopinit_plugin.method.pair import Team
 from coopinit_plugin.method.stopping import GOAL, SPAN, Plateau
 from coopinit_plugin.nests import move
@@ -115,7 +117,7 @@ class State:
     def _load(self, saved: dict[str, Any], like: memory.Chains) -> tuple[dict[str, Any], dict[str, Any]]:
         """Go on from there, `like` being chains of the same form; gives what data and generators go on from."""
         own = saved["processes"][self.stage.run.index]
-        put_back(self.buffers + self.weights, own["buffers"] + saved["weights"])
+        write(self.buffers + self.weights, own["buffers"] + saved["weights"])
         self.adam_g.load_state_dict(saved["adam_g"])
         self.adam_d.load_state_dict(saved["adam_d"])
         self.step.size, self.step.pace = saved["step"]
@@ -161,7 +163,7 @@ class State:
         if plateau.verdict == "worse":
             told = "The distance to the data rose to %.3g σ after %.3g σ: the warm-up ends here, at its best moment."
             logger.warning(told, plateau.last, plateau.best)
-        put_back(self.handed_over, self.best)
+        write(self.handed_over, self.best)
         return plateau.best
 
 
@@ -177,7 +179,8 @@ def iterate(state: State, step_seconds: float) -> str:
             bar.set_description_str(standing(history, most, goal, step_seconds, width), refresh=False)
             bar.update()
             late = time.perf_counter() - stage.began > (config.max_seconds or math.inf)
-            stopped = stage.callback is not None and stage.callback(report) is False
+            with torch.enable_grad():  # which the callback may have turned off for good
+                stopped = stage.callback is not None and stage.callback(report) is False
             stopped, late, due = run.any(stopped, late, stage.checkpoints.due)
             if stopped:
                 return "callback"

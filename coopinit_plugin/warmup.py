@@ -36,7 +36,7 @@ from coopinit_plugin.result.words import tell
 
 logger = logging.getLogger(__name__)
 
-FEW = 8  # the logits of fewer samples are alike, or changed alike, by chance
+PROBES = 8  # samples at least: the logits of fewer are alike, or changed alike, by chance
 
 
 def warm_start(
@@ -180,8 +180,9 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, distance: float | N
 
     still = _still(pair)
     size = len(tree_leaves(pair.real(batches.peek()))[0])
-    few = [*(draw() for _ in range((FEW - 1) // size)), pair.draw(batches.peek(), run.device)]  # the last stays unused
-    _, z, batch = few[-1]
+    more = [draw() for _ in range((PROBES - 1) // size)]
+    probes = [*more, pair.draw(batches.peek(), run.device)]  # the last stays unused
+    _, z, batch = probes[-1]
     slowed = 0
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
@@ -190,7 +191,7 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, distance: float | N
         penalised = bool(config.r1) or config.handover == "wasserstein"
         slowed = slowed_generator(still, z, z_again, state.sizes, distance, penalised)
     kind, loss = following_loss(config.handover, adapter)
-    told, worries = hand_over(pair, still, few, draw, kind, loss, config.r1, state.settings.team)
+    told, worries = hand_over(pair, still, probes, draw, kind, loss, config.r1, state.settings.team)
     for worry in worries if run.is_main else ():
         logger.warning(worry)
     run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # each has judged by its own samples

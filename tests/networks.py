@@ -59,6 +59,21 @@ def vectors(count: int = 4, size: int = 32, data: int = 2, seed: int = 0) -> lis
     return [torch.randn(size, data, generator=generator) @ mix + 1 for _ in range(count)]
 
 
+def simple_pair() -> tuple[nn.Module, nn.Module]:
+    """A D of two hidden units, which cannot tell a grid of 25 Gaussians from its outline, and a G that could."""
+    with seeded(0):
+        G = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+        D = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Tanh(), nn.Linear(2, 1))
+    return G, D
+
+
+def grid() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.cartesian_prod(*[torch.arange(5.0) - 2] * 2)
+    chosen = torch.randint(25, (4, 64), generator=generator)
+    return list(centres[chosen] + 0.05 * torch.randn(4, 64, 2, generator=generator))
+
+
 def images(count: int = 4, size: int = 32, seed: int = 0) -> list[torch.Tensor]:
     """Batches of 2×4×4 images in [−1, 1]."""
     generator = torch.Generator().manual_seed(seed)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from coopinit_plugin.calling import data, generators, scores
 from coopinit_plugin.calling.adapter import Adapter, Findings, Row, fresh, infer_sign, line, unclear
 from coopinit_plugin.calling.proof import learnable
-from coopinit_plugin.calling.sigmoids import Call
+from coopinit_plugin.calling.sigmoids import Scoring
 from coopinit_plugin.method.energy_mode import likelihood_mode
 from coopinit_plugin.method.kept import buffers, kept, training
 from coopinit_plugin.method.pair import detached
@@ -87,7 +87,7 @@ def _is_high(given: Adapter, sigmoid: bool, loss_named: bool, found: Findings) -
 
 
 @torch.no_grad()
-def _judge(D: nn.Module, score: Call, fake: Any, z: Any, batch: Any) -> None:
+def _judge(D: nn.Module, score: Scoring, fake: Any, z: Any, batch: Any) -> None:
     """Prove that D takes G's sample, too."""
     try:
         score(D, fresh(fake), fresh(z), batch)

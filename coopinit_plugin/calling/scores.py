@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from coopinit_plugin.calling.adapter import Adapter, Findings, fresh, line, unclear, users_hook
 from coopinit_plugin.calling.advice import joined_line
 from coopinit_plugin.calling.data import Held
-from coopinit_plugin.calling.sigmoids import Call, Sigmoids, before_sigmoid, last_operation, may_be_probability
+from coopinit_plugin.calling.sigmoids import Scoring, Sigmoids, before_sigmoid, last_operation, may_be_probability
 from coopinit_plugin.calling.takes import Condition, First, arguments, conditions_of, facts, first_run
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.pair import per_sample
@@ -32,7 +32,7 @@ def needs_batch(score: Callable[[Any], Any]) -> bool:
 
 def find(
     D: nn.Module, held: Held, x: Any, z: Any, beside: Condition | None, name: str, given: Adapter, found: Findings
-) -> tuple[Call, bool, bool]:
+) -> tuple[Scoring, bool, bool]:
     """(How D is scored, whether that is before a final sigmoid, whether with the batch), proved on the data x.
 
     G takes z and the condition `beside`; the user writes the data as `name`.
@@ -112,8 +112,8 @@ def _likely(D: nn.Module, held: Held, x: Any, first: First, name: str) -> dict[s
     if isinstance(x, Tensor) and dtype not in (None, x.dtype):
         return {"real": f"{name}.to({dtype})"}
     if len(needed) > 1:
-        spread = isinstance(x, (tuple, list)) and len(x) == len(needed)
-        return {"score": "D(*x)" if spread else f"D(x, {', '.join(f'{argument}=...' for argument in needed[1:])})"}
+        each = isinstance(x, (tuple, list)) and len(x) == len(needed)
+        return {"score": "D(*x)" if each else f"D(x, {', '.join(f'{argument}=...' for argument in needed[1:])})"}
     if not isinstance(x, Tensor) or not (first.takes_images or isinstance(first.layer, nn.Linear)):
         return {"score": "D(...)"}
     more = first.width - (x.shape[1] if first.takes_images else x.numel() // max(held.n, 1))

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-Call = Callable[[nn.Module, Any, Any, Any], Any]  # D as it is called: (D, x, z, batch) -> score
+Scoring = Callable[[nn.Module, Any, Any, Any], Any]  # D as it is called: (D, x, z, batch) -> score
 SIGMOIDS = ("sigmoid", "sigmoid_", "expit", "special_expit", "log_sigmoid", "logsigmoid")  # functions of torch
 # Starts of the names of nodes in the graph: reshapes and averages; layers; and parts of the names of what is bounded.
 RESHAPES = (
@@ -54,7 +54,7 @@ def may_be_probability(f: Tensor) -> bool:
     return bounded and f.numel() > 1 and float(values.min()) >= 0 and 0 < float(values.max()) <= 1
 
 
-def before_sigmoid(call: Call, f: Tensor, sigmoids: Sigmoids) -> Call | None:
+def before_sigmoid(call: Scoring, f: Tensor, sigmoids: Sigmoids) -> Scoring | None:
     """The score before D's final sigmoid, told by the pass that ended in f; ``None`` if there is no final sigmoid."""
     node = last_operation(f)
     places = [place for place, (_, its) in enumerate(sigmoids.seen) if its is node]

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import few, tensors_of
+from coopinit_plugin.host.networks import brief, tensors_of
 
 NAME = "checkpoint.pt"
 SHARE = 0.02  # of the time may go into writing checkpoints
@@ -97,13 +97,6 @@ def check_same(was: dict[str, Any], now: dict[str, Any], where: object) -> None:
     pairs = {key: (was.get(key, "not there"), now.get(key, "not there")) for key in {**was, **now}}
     if differences := [f"{key} was {then!r} and is {here!r}" for key, (then, here) in pairs.items() if then != here]:
         raise CoopInitError(
-            f"{where} holds a warm-up of other networks, settings or version ({few(differences)}); yours stay as is. "
+            f"{where} holds a warm-up of other networks, settings or version ({brief(differences)}); yours stay as is. "
             "Call with what it was begun with, or another output_dir, or resume=False to begin anew there."
         )
-
-
-@torch.no_grad()
-def put_back(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
-    """Write saved values into the tensors."""
-    for tensor, value in zip(tensors, saved, strict=True):
-        tensor.copy_(value)

@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import few, flaws, tensors_of, unwrap
+from coopinit_plugin.host.networks import brief, flaws, tensors_of, unwrap
 from coopinit_plugin.method.energy_mode import keep_frozen_layers
 from coopinit_plugin.nests import HALF, first_line
 
@@ -26,7 +26,7 @@ def copies(generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, n
     if plain[0] is plain[1]:
         raise CoopInitError("generator and discriminator are one and the same module; expected two.")
     if found := flaws(tensors_of(nn.ModuleDict({"G": plain[0], "D": plain[1]}))):
-        raise CoopInitError(f"generator and discriminator cannot be copied and written to: {few(found)}.")
+        raise CoopInitError(f"generator and discriminator cannot be copied and written to: {brief(found)}.")
     try:
         ours = deep_copy(plain)
     except Exception as error:

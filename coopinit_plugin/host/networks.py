@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.kept import values
 
-State = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -30,12 +30,12 @@ def device_of(module: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in module.parameters()), None)
 
 
-def state_of(module: nn.Module) -> State:
+def state_of(module: nn.Module) -> Tensors:
     """Parameters and persistent buffers under the plain module's keys, the live tensors themselves."""
     return {key: value for key, value in unwrap(module).state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
 
 
-def cpu_copy(state: State, like: State | None = None) -> State:
+def cpu_copy(state: Tensors, like: Tensors | None = None) -> Tensors:
     """The values, contiguous, on the CPU, in the dtypes of `like`; tied tensors stay one tensor."""
     taken = {}
     for key, value in state.items():
@@ -44,12 +44,12 @@ def cpu_copy(state: State, like: State | None = None) -> State:
     return {key: taken[id(value)] for key, value in state.items()}
 
 
-def tensors_of(module: nn.Module) -> State:
+def tensors_of(module: nn.Module) -> Tensors:
     """Every parameter and buffer, those that are not saved with the module included."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
+def give_back(targets: list[tuple[str, nn.Module, Tensors]]) -> None:
     """Write the values of each (name in messages, module, values) into the module's own tensors: all of them, or none.
 
     If they do not fit, and after any error or Ctrl-C on the way, nothing has been changed.
@@ -60,9 +60,9 @@ def give_back(targets: list[tuple[str, nn.Module, State]]) -> None:
             raise CoopInitError(f"{name} is a {given}; expected a torch.nn.Module. Write load_into(G, D).")
         if found := obstacles(module, state):
             raise CoopInitError(
-                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {few(found)}. Nothing was changed. "
-                "Build the network with the same arguments as the one that was warmed up; if G and D are in the wrong "
-                "order, write load_into(G, D)."
+                f"The weights do not fit {name} ({type(unwrap(module)).__name__}): {brief(found)}. Nothing was "
+                "changed. Build the network with the same arguments as the one that was warmed up; if G and D are in "
+                "the wrong order, write load_into(G, D)."
             )
     plan = [(own, state[key]) for _, module, state in targets for key, own in state_of(module).items()]
     put_back = values(own for own, _ in plan)
@@ -88,14 +88,14 @@ def averages(ema: Any, generator: nn.Module) -> list[nn.Module]:
         inside.sort(key=lambda module: module is generator)  # it may hold G itself, too
         fitting = [module for module in inside if not obstacles(module, own)]
         if not fitting:
-            why = few(obstacles(inside[0], own)) if inside else "it is no torch.nn.Module"
+            why = brief(obstacles(inside[0], own)) if inside else "it is no torch.nn.Module"
             what = f"The weights of G do not fit ema[{index}] ({type(member).__name__}): {why}"
             raise CoopInitError(f"{what}. Nothing was changed. Give averaged copies of G, e.g. ema=[copy.deepcopy(G)].")
         found.append(fitting[0])
     return found
 
 
-def obstacles(module: nn.Module, given: State) -> list[str]:
+def obstacles(module: nn.Module, given: Tensors) -> list[str]:
     """What stands against writing the values into the module's own tensors."""
     ours, found = state_of(module), []
     for key in {**ours, **given}:
@@ -108,7 +108,7 @@ def obstacles(module: nn.Module, given: State) -> list[str]:
     return found or flaws(ours)
 
 
-def flaws(tensors: State) -> list[str]:
+def flaws(tensors: Tensors) -> list[str]:
     """What stands against copying tensors and writing new values to them, each with what to do."""
     found, spans = [], []
     for tensor, name in {tensor: name for name, tensor in tensors.items()}.items():  # each once, by identity
@@ -130,6 +130,6 @@ def flaws(tensors: State) -> list[str]:
     return found
 
 
-def few(problems: list[str]) -> str:
+def brief(problems: list[str]) -> str:
     """The first three, and how many more there are."""
     return "; ".join(problems[:3]) + (f" (and {len(problems) - 3} more)" if len(problems) > 3 else "")

@@ -49,7 +49,7 @@ NONE_FOUND = (
 def hand_over(
     pair: Pair,  # after the warm-up, D in evaluation mode
     still: Pair,  # the same two, which give the same for the same at every call
-    few: list[Drawn],  # samples by which the layers that scale and shift the logit are found
+    probes: list[Drawn],  # samples by which the layers that scale and shift the logit are found
     draw: Callable[[], Drawn],  # gives more of them
     kind: str,  # the adversarial loss that follows, "none", or "unit" if it is not known
     loss: Loss | None,  # D's on logits, if the kind has one
@@ -63,8 +63,9 @@ def hand_over(
     real, fake = _logits(pair, draw, team)
     affine, moved, worries = Affine(), "", list[str]()
     if kind != "none":
-        asked = kind == "wasserstein" or r1
-        norms = team.gather(_gradient_norms(pair, *few[-1], kind)).flatten().cpu().double() if asked else torch.zeros(1)
+        norms = torch.zeros(1)
+        if kind == "wasserstein" or r1:
+            norms = team.gather(_gradient_norms(pair, *probes[-1], kind)).flatten().cpu().double()
 
         def best(real: Tensor, fake: Tensor, scalable: bool, shiftable: bool) -> Affine:
             if kind == "wasserstein":
@@ -76,7 +77,7 @@ def hand_over(
                 found = line_search(loss, real, fake, penalty=penalty, scalable=scalable, shiftable=shiftable)
             return Affine(found.scale if scalable else 1.0, found.shift if shiftable else 0.0)
 
-        affine, moved, worries = _fitted(still, few, real, fake, best)
+        affine, moved, worries = _fitted(still, probes, real, fake, best)
         real, fake = affine(real), affine(fake)
     if real.mean() < fake.mean():
         worries.append(INVERTED.format(float(real.mean()), float(fake.mean())))
@@ -93,11 +94,11 @@ def hand_over(
 
 
 @torch.no_grad()
-def _fitted(pair: Pair, few: list[Drawn], real: Tensor, fake: Tensor, best: Best) -> tuple[Affine, str, list[str]]:
+def _fitted(pair: Pair, probes: list[Drawn], real: Tensor, fake: Tensor, best: Best) -> tuple[Affine, str, list[str]]:
     """Write the best map into D's last layers, or the largest share that holds there; turn an inverted D round."""
 
     def f() -> Tensor:
-        return torch.cat([pair.score(*drawn) for drawn in few])
+        return torch.cat([pair.score(*drawn) for drawn in probes])
 
     layers = find_output_layers(pair.D, f, [*pair.G.parameters()])
     scalable, shiftable = bool(layers.scaled), layers.shifted is not None

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.method.balance import BalancedStep, Statistics
 from coopinit_plugin.method.energy_mode import refresh_statistics, running_statistics
-from coopinit_plugin.method.kept import frozen, kept
+from coopinit_plugin.method.kept import frozen, kept, write
 from coopinit_plugin.method.langevin import Draw, Score, gradient_rms, langevin
 from coopinit_plugin.method.memory import Chains, Memory, drawn_back
 from coopinit_plugin.method.pair import ALONE, Pair, Team, detached
@@ -144,8 +144,6 @@ class AveragedGenerator:
         if self.tensors:
             torch._foreach_lerp_(self.tensors, self.live, max(1 - self._decay, 1 / iteration))  # evenly at first
 
-    @torch.no_grad()
     def hand_over(self) -> None:
         """Write the mean into G."""
-        for tensor, mean in zip(self.live, self.tensors, strict=True):
-            tensor.copy_(mean)
+        write(self.live, self.tensors)

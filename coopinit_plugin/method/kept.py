@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,9 +37,16 @@ def frozen(module: nn.Module) -> Undo:
     return undo
 
 
+def write(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
+    """Write saved values into the tensors."""
+    for tensor, value in zip(tensors, saved, strict=True):
+        tensor.detach().copy_(value)
+
+
 def values(tensors: Iterable[Tensor]) -> Undo:
     """Save the tensors' values."""
-    return _each(lambda tensor, value: tensor.detach().copy_(value), [(t, t.detach().clone()) for t in tensors])
+    live = [*tensors]
+    return partial(write, live, [tensor.detach().clone() for tensor in live])
 
 
 def buffers(*modules: nn.Module) -> Undo:

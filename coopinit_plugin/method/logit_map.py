@@ -37,7 +37,7 @@ class Affine:
 
 def unit_scale(real: Tensor, fake: Tensor) -> Affine:
     """Standard deviation 1 and means symmetric about 0: the scale that hurt no loss, for when none is known."""
-    return Affine(1 / _spread(real, fake), -_middle(real, fake))
+    return Affine(1 / _deviation(real, fake), -_middle(real, fake))
 
 
 def critic_scale(real: Tensor, fake: Tensor, gradient_norms: Tensor, penalty: float = 10.0) -> Affine:
@@ -59,13 +59,13 @@ def line_search(
     def value(affine: Affine) -> float:
         return float(loss(affine(real), affine(fake)).mean()) + penalty * affine.scale**2
 
-    spread, middle = _spread(real, fake), _middle(real, fake) if shiftable else 0.0
+    deviation, middle = _deviation(real, fake), _middle(real, fake) if shiftable else 0.0
     apart = max(abs(float(real.mean() - fake.mean())) / 2, 1e-12)
-    high = min(WIDEST_STD / spread, FURTHEST_MEAN / apart) if scalable else 1.0
-    low = min(SMALLEST_STD / spread, high) if scalable else 1.0
+    high = min(WIDEST_STD / deviation, FURTHEST_MEAN / apart) if scalable else 1.0
+    low = min(SMALLEST_STD / deviation, high) if scalable else 1.0
     scales = torch.linspace(math.log(low), math.log(high), 25 if scalable else 1, dtype=torch.float64).exp()
     # cubed: dense about the middle, yet wide enough for targets 0 and 1 on logits that are far apart
-    offsets = 12 * torch.linspace(-1, 1, 25, dtype=torch.float64) ** 3 * spread if shiftable else torch.zeros(1)
+    offsets = 12 * torch.linspace(-1, 1, 25, dtype=torch.float64) ** 3 * deviation if shiftable else torch.zeros(1)
     best, least = Affine(1.0, -middle), math.inf
     for _ in range(6):
         centre = best.shift
@@ -84,7 +84,7 @@ def line_search(
     return unit_scale(real, fake) if unbounded else best
 
 
-def _spread(real: Tensor, fake: Tensor) -> float:
+def _deviation(real: Tensor, fake: Tensor) -> float:
     return max(float((real.std(correction=0) + fake.std(correction=0)) / 2), 1e-12)
 
 

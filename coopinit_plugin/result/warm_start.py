@@ -21,7 +21,7 @@ from torch import nn
 from coopinit_plugin._version import __version__
 from coopinit_plugin.config import WarmStartConfig
 from coopinit_plugin.errors import CoopInitError
-from coopinit_plugin.host.networks import State, give_back
+from coopinit_plugin.host.networks import Tensors, give_back
 from coopinit_plugin.method.kept import kept
 from coopinit_plugin.nests import first_line
 from coopinit_plugin.result.plots import draw
@@ -60,8 +60,8 @@ class WarmStart(ModelHubMixin, library_name="coopinit-plugin"):
         samples: A few samples for pictures: real ones, G's before and G's after the warm-up.
     """
 
-    generator_state: State
-    discriminator_state: State
+    generator_state: Tensors
+    discriminator_state: Tensors
     config: WarmStartConfig
     history: list[StepReport]
     summary: dict[str, bool | int | float | str | None]
@@ -215,7 +215,7 @@ def _in_folder(folder: str, part: str) -> Path:
     return path
 
 
-def _write_tensors(path: Path, state: State) -> None:
+def _write_tensors(path: Path, state: Tensors) -> None:
     """Write each tensor once; the other names of tied ones go into the file's metadata."""
     names = {id(state[key]): key for key in sorted(state, reverse=True)}  # one name of each tensor
     aliases = {key: names[id(tensor)] for key, tensor in state.items() if names[id(tensor)] != key}
@@ -223,7 +223,7 @@ def _write_tensors(path: Path, state: State) -> None:
     path.write_bytes(safetensors.torch.save(once, metadata={"format": "pt", **aliases}))
 
 
-def _read_tensors(path: Path) -> State:
+def _read_tensors(path: Path) -> Tensors:
     """The tensors, tied ones under all their names."""
     try:
         with safetensors.safe_open(path, "pt") as file:

@@ -13,7 +13,7 @@ from coopinit_plugin.result.step_report import StepReport
 logger = logging.getLogger(__name__)
 
 FAR = 0.5  # σ; a choice, not a measurement: where it is worth a warning
-FEW = 0.5  # of the share that real samples have: so few among the data are worth a word
+SCARCE = 0.5  # of the share that real samples have: so few among the data are worth a word
 
 ENDS = {  # what is said of how a warm-up ended
     "goal": "By mean and spread they are near your data.",
@@ -57,7 +57,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
     sentences = [f"CoopInit: {', '.join(told)}."]
     if end in ENDS:
         sentences.append(ENDS[end].format(more=2 * count, goal=GOAL, **summary))
-    if share is not None and share < FEW * summary["among_data_real"] and end != "far":
+    if share is not None and share < SCARCE * summary["among_data_real"] and end != "far":
         sentences.append("One by one they are not among them yet: your loop is there for that.")
     if end != "far":
         sentences.append("Go on with your adversarial loop as it is.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from networks import (
     assert_warmed,
     mlp_pair,
@@ -41,3 +42,9 @@ def test_a_callback_that_returns_anything_but_false_does_not_stop_it():
     answers = iter([None, 0, True])
     result = warm(*mlp_pair(), vectors(), callback=lambda step: next(answers))
     assert (result.summary["iterations"], result.summary["stopped_by"]) == (3, "iterations")
+
+
+def test_a_callback_that_turns_gradients_off_does_not_reach_the_warm_up():
+    result = warm(*mlp_pair(), vectors(), callback=lambda step: torch.set_grad_enabled(False) and None)
+    assert len(result.history) > 1
+    assert torch.is_grad_enabled()

@@ -10,6 +10,8 @@ import pytest
 from forked import Forked, free_port, python_m, together
 from launched import cases
 
+from coopinit_plugin.method.ensemble import MOST
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -30,7 +32,7 @@ def same(values: list):
 
 
 CASES = (
-    *("sharded", "halves", "traffic", "stops", "failures", "uneven", "unshared", "distributed_sampler"),
+    *("sharded", "halves", "traffic", "company", "stops", "failures", "uneven", "unshared", "distributed_sampler"),
     *("halved", "inferred", "sizes", "settings", "adapters", "wrapped"),
 )
 OF_FOUR = ("sharded", "halves", "failures", "uneven", "unshared")  # in which the number of processes counts
@@ -97,6 +99,10 @@ def test_an_iteration_sends_one_gradient_of_each_network_and_a_few_numbers(two):
     assert plain["gradients"] <= plain["an iteration"] <= plain["gradients"] + 64
     statistics = 4 * (6 + 6) * 2  # mean and variance of both networks' six channels
     assert normed["an iteration"] <= normed["gradients"] + statistics + 64 + 4
+
+
+def test_copies_of_d_join_in_in_all_of_them_at_once(two):
+    assert same(two["company"])["energies"] == MOST
 
 
 def test_all_stop_in_the_same_iteration(two):

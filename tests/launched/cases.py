@@ -19,7 +19,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import torch.distributed
 from accelerate import Accelerator, DataLoaderConfiguration
-from networks import Fuse, Fused, FusedLoader, Lambda, Z, conv_pair, hooks, images, mlp_pair, short, vectors
+from networks import (
+    Fuse,
+    Fused,
+    FusedLoader,
+    Lambda,
+    Z,
+    conv_pair,
+    grid,
+    hooks,
+    images,
+    mlp_pair,
+    short,
+    simple_pair,
+    vectors,
+)
 from snapshot import Snapshot, state_bits
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -135,6 +149,15 @@ def traffic():
         (few, gradients), (many, _) = run(2, net), run(7, net)
         told[name] = {"an iteration": (many - few) / 5, "gradients": gradients}
     return told
+
+
+def company():
+    """A D with too little to say, whose copies join in."""
+    G, D = simple_pair()
+    loader = DataLoader(torch.cat(grid()), 64 // torch_processes())
+    config = WarmStartConfig(max_iterations=80, handover="hinge")
+    result = warm_start(G, D, loader, config=config, progress=False)
+    return {"energies": result.summary["energies"], "digest": digest(G, D)}
 
 
 def stops():

@@ -9,6 +9,7 @@ import torch
 
 from coopinit_plugin.method import distance as measures
 from coopinit_plugin.method.distance import SlicedWasserstein, among
+from examples.helpers.digits import StackedDigits
 
 
 def distance(measure: SlicedWasserstein, a, b) -> float:
@@ -41,6 +42,12 @@ def test_two_gaussians_in_one_dimension():
     normal = torch.special.ndtri((torch.arange(4000) + 0.5) / 4000)[:, None].float()
     measure = SlicedWasserstein(normal, [1.0])
     assert distance(measure, normal, normal * 3 + 0.7) == pytest.approx(math.sqrt(0.49 + 4), rel=0.01)
+
+
+@pytest.mark.parametrize("n", [64, 1024])
+def test_two_sets_of_real_images_are_about_two_over_the_root_of_their_number_apart(n):
+    first, second = StackedDigits(n, seed=1).images, StackedDigits(n, seed=2).images
+    assert 1.3 / n**0.5 < distance(SlicedWasserstein(first), first, second) < 2.6 / n**0.5
 
 
 def test_collapsed_samples_are_far():

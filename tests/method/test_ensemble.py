@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from networks import mlp_pair, seeded
+from networks import grid, mlp_pair, simple_pair
 from snapshot import state_bits
 from torch import nn
 
@@ -15,21 +15,6 @@ from coopinit_plugin import WarmStartConfig, warm_start, warmup
 from coopinit_plugin.calling.adapter import Adapter, bound
 from coopinit_plugin.host import checkpoint
 from coopinit_plugin.method.ensemble import MOST, Ensemble, energies_of
-
-
-def simple_pair() -> tuple[nn.Module, nn.Module]:
-    """A D of two hidden units, which cannot tell a grid of 25 Gaussians from its outline, and a G that could."""
-    with seeded(0):
-        G = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
-        D = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Tanh(), nn.Linear(2, 1))
-    return G, D
-
-
-def grid() -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.cartesian_prod(*[torch.arange(5.0) - 2] * 2)
-    chosen = torch.randint(25, (4, 64), generator=generator)
-    return list(centres[chosen] + 0.05 * torch.randn(4, 64, 2, generator=generator))
 
 
 def test_the_copies_have_the_same_numbers_in_another_order_and_d_stays_as_it_is():
