@@ -41,7 +41,8 @@ class Memory:
         self._kept: list[Any] = []  # of each leaf of a Chains: a tensor (places, N, ...), or an object for each place
         self._nest: Any = None
         self._device: torch.device | None = None  # of the chains
-        self._chosen: tuple[Tensor, Tensor]  # the places that were taken, one for each position; the positions
+        self._place = 0  # the one that the first position has taken
+        self._index: Any = None  # of all places that were taken, in a tensor (places, N, ...)
 
     def take(self, fresh: Chains, n: int) -> Chains:
         """This iteration's chains: n fresh ones if it is their turn and n as in the first batch; otherwise old ones."""
@@ -71,7 +72,7 @@ class Memory:
         self._kept = self._kept or [self._room(leaf) for leaf in leaves]
         for kept, leaf in zip(self._kept, leaves, strict=True):
             kept[self._taken(kept)] = _on(kept.device, leaf.detach()) if isinstance(kept, Tensor) else leaf
-        self.filled = max(self.filled, int(self._chosen[0][0]) + 1)
+        self.filled = max(self.filled, self._place + 1)
 
     def _room(self, leaf: Any) -> Any:
         """Places for a leaf: rows for each sample, if it is a tensor with as many rows as a batch has samples."""
@@ -80,11 +81,11 @@ class Memory:
         return [leaf] * self.places
 
     def _choose(self, places: list[int]) -> None:
-        self._chosen = torch.tensor(places), torch.arange(len(places))
+        self._place, self._index = places[0], (torch.tensor(places), torch.arange(len(places)))
 
     def _taken(self, kept: Any) -> Any:
         """The index of the places that were taken."""
-        return self._chosen if isinstance(kept, Tensor) else int(self._chosen[0][0])
+        return self._index if isinstance(kept, Tensor) else self._place
 
     def state_dict(self) -> dict[str, Any]:
         """What a later :meth:`load_state_dict` goes on from; the nest is that of the next fresh chains."""

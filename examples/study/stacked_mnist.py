@@ -26,7 +26,7 @@ from examples.study.frechet import frechet, moments
 from examples.study.whole_run import Run, Task
 
 IMAGES = 10_000
-READINGS = (0, 100, 300, 600, 1000, 1500, 2000, 2500, 3000, 4000)
+READINGS = (0, 100, 300, 600, 1000, 1500, 2000, 2500, 3000, 4000, 6000, 8000, 10_000)
 
 
 def images(place: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
