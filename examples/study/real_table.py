@@ -29,6 +29,7 @@ NAMES = {  # as README calls each net and loss
     ("none", "non_saturating_r1"): "no normalisation, non-saturating + R1 (γ 1)",
     ("none", "wgan_gp"): "no normalisation, WGAN-GP",
     ("none", "r3gan"): "no normalisation, R3GAN",
+    ("plain-g", "non_saturating"): "no normalisation, in G neither, non-saturating",
     ("unrolled-half", "non_saturating"): "Unrolled GAN's, D = ½ G, at 5000",
     ("unrolled-quarter", "non_saturating"): "Unrolled GAN's, D = ¼ G, at 5000",
 }

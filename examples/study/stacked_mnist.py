@@ -3,9 +3,9 @@
     python -m examples.study.stacked_mnist --data mnist.npz --net none --seed 0
 
 `--data` is a file with `x_train` (N, 28, 28) uint8, `y_train`, `x_test` and `y_test`, or torchvision's folder of MNIST.
-`--net` is the normalisation of D in the DCGAN of VEEGAN and PacGAN at a quarter of its width, or the net of Unrolled
-GAN whose D has a quarter or a half of G's channels. Cost is CPU time in adversarial iterations of the same networks,
-the warm-up included.
+`--net` is the normalisation of D in the DCGAN of VEEGAN and PacGAN at a quarter of its width, the same with none in
+either network (`plain-g`), or the net of Unrolled GAN whose D has a quarter or a half of G's channels. Cost is CPU
+time in adversarial iterations of the same networks, the warm-up included.
 """
 
 from __future__ import annotations
@@ -160,6 +160,20 @@ def unrolled(share: float) -> tuple[nn.Module, nn.Module]:
     return G, D
 
 
+def plain_generator() -> tuple[nn.Module, nn.Module]:
+    """The pair of `veegan("none")`, G without BatchNorm and with He's initialisation."""
+    G, D = veegan("none")
+    G = nn.Sequential(*(nn.Identity() if isinstance(layer, nn.BatchNorm2d) else layer for layer in G))
+    for layer in G:
+        if isinstance(layer, (nn.Linear, nn.ConvTranspose2d)):
+            strides = 1 if isinstance(layer, nn.Linear) else layer.stride[0] * layer.stride[1]
+            inputs = layer.weight[0].numel() if isinstance(layer, nn.Linear) else layer.weight[:, 0].numel()
+            nn.init.normal_(layer.weight, 0.0, (2 * strides / inputs) ** 0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return G, D
+
+
 def drawn(*networks: nn.Module) -> None:
     """Weights as DCGAN draws them: N(0, 0.02), of BatchNorm N(1, 0.02), biases zero."""
     for network in networks:
@@ -172,6 +186,7 @@ def drawn(*networks: nn.Module) -> None:
 
 NETS = {
     **{norm: Net(lambda norm=norm: veegan(norm)) for norm in ("none", "batch", "spectral")},
+    "plain-g": Net(plain_generator),
     **{
         f"unrolled-{name}": Net(lambda share=share: unrolled(share), 256, 128, (1e-4, 2e-4), (0.5, 0.99))
         for name, share in (("quarter", 0.25), ("half", 0.5))
@@ -182,7 +197,7 @@ NETS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="mnist.npz, or torchvision's folder")
-    parser.add_argument("--net", choices=NETS, default="none", help="normalisation of D, or Unrolled GAN's nets")
+    parser.add_argument("--net", choices=NETS, default="none", help="normalisation of D, or others")
     parser.add_argument("--table", type=Path, default=Path("runs/stacked_mnist.csv"), help="rows are appended there")
     Run.arguments(parser)
     asked = parser.parse_args()
