@@ -36,6 +36,10 @@ from coopinit_plugin.result.words import tell
 
 logger = logging.getLogger(__name__)
 
+FAST_G = (
+    "G keeps its speed, for none of its layers lies before a normalisation: your loop may take back what the warm-up "
+    "gave. Divide G's learning rate there by 16, or add an R1 penalty and tell it, WarmStartConfig(r1=...)."
+)
 PROBES = 8  # samples at least: the logits of fewer are alike, or changed alike, by chance
 
 
@@ -183,21 +187,22 @@ def _handed_over(pair: Pair, adapter: Adapter, state: State, distance: float | N
     more = [draw() for _ in range((PROBES - 1) // size)]
     probes = [*more, pair.draw(batches.peek(), run.device)]  # the last stays unused
     _, z, batch = probes[-1]
-    slowed = 0
+    slowed, penalised = None, bool(config.r1) or config.handover == "wasserstein"
     apart = {*pair.G.parameters()}.isdisjoint(pair.D.parameters())  # else the one would change with the other
     if config.handover != "none" and apart and config.most_iterations:
         with kept(randomness([])):
             z_again = pair.latent(size, run.device, batch)
-        penalised = bool(config.r1) or config.handover == "wasserstein"
         slowed = slowed_generator(still, z, z_again, state.sizes, distance, penalised)
     kind, loss = following_loss(config.handover, adapter)
     told, worries = hand_over(pair, still, probes, draw, kind, loss, config.r1, state.settings.team)
+    if slowed == 0 and not penalised:
+        worries.append(FAST_G)
     for worry in worries if run.is_main else ():
         logger.warning(worry)
     run.from_main([*tensors_of(pair.G).values(), *tensors_of(pair.D).values()])  # each has judged by its own samples
     if not all(parameter.isfinite().all() for parameter in (*trained(pair.G), *trained(pair.D))):
         raise diverged("The warm-up left weights that are not finite: its last gradient was not.", config)
-    return {"layers_slowed": slowed, **told}
+    return {"layers_slowed": slowed or 0, **told}
 
 
 def _still(pair: Pair) -> Pair:

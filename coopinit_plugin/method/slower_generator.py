@@ -32,17 +32,20 @@ Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
 
 def slowed_generator(
     pair: Pair, z: Any, z_again: Any, sizes: list[float], distance: float | None, penalised: bool
-) -> int:
+) -> int | None:
     """Make G learn more slowly in the adversarial loop than D. Gives the number of weights that were changed.
+
+    ``None`` if it is to keep its speed.
 
     They get so many times the `sizes` of before the warm-up: the farther it ended from the data, the less. A G that
     translates, by two draws of latents for one batch, keeps its speed. G has to give the same at every call.
     """
     if follows_a_source(z, z_again):
-        return 0
+        return None
     most = STEADY if penalised else SLOWER
     slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
-    return _set_sizes(pair, z, [slower * size for size in sizes], levelled=slower > 1)
+    changed = _set_sizes(pair, z, [slower * size for size in sizes], levelled=slower > 1)
+    return changed if slower > 1 else changed or None
 
 
 def follows_a_source(z: Any, again: Any) -> bool:

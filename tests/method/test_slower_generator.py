@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import WEIGHT_NORMS, conv_pair, hooks, images, mlp_pair
+from networks import WEIGHT_NORMS, conv_pair, hooks, images, mlp_pair, vectors
 from networks import Z as CONV_Z
 from snapshot import Snapshot
 from torch import nn
@@ -44,7 +44,7 @@ def slow(G: nn.Module, slower: float = 4.0) -> int:
 
 
 def slowed(G: nn.Module, distance: float | None, penalised: bool = False) -> int:
-    return slowed_generator(bound(G, mlp_pair()[1], hooks()), Z, None, layer_sizes(G), distance, penalised)
+    return slowed_generator(bound(G, mlp_pair()[1], hooks()), Z, None, layer_sizes(G), distance, penalised) or 0
 
 
 def latents() -> torch.Tensor:
@@ -237,6 +237,15 @@ def test_a_g_that_translates_keeps_its_speed(source, number):
     enough = WarmStartConfig(iterations=64)  # for a reading of the distance
     result = warm_start(G, D, pairs, handover="hinge", config=enough, adapter=adapter, progress=False)
     assert result.summary["layers_slowed"] == number
+
+
+@pytest.mark.parametrize(("given", "told"), [({}, True), ({"r1": 1.0}, False), ({"handover": "wgan"}, False)])
+def test_a_g_that_cannot_be_slowed_is_told_of_unless_a_penalty_follows(given, told, caplog):
+    G = nn.Sequential(nn.Linear(INPUTS, 16), nn.ReLU(), nn.Linear(16, 2))
+    config = WarmStartConfig(**{"iterations": 128, "handover": "logistic", **given})
+    adapter = Adapter(latent=lambda n, device, batch: torch.randn(n, INPUTS))
+    warm_start(G, mlp_pair()[1], vectors(4, 64), config=config, adapter=adapter, progress=False)
+    assert ("Divide G's learning rate there by 16, or add an R1 penalty" in caplog.text) == told
 
 
 def test_labels_and_codes_beside_the_noise_are_no_source():
