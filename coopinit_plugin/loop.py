@@ -63,16 +63,12 @@ class State:
         if saved is not None:
             check_same(saved["identity"], self.identity, stage.checkpoints.path)
         pair.G.train()
-        energy_mode.likelihood_mode(pair.D)
         self.adam_g = Adam(trained(pair.G), lr=config.lr_generator, betas=config.betas)
         self.adam_d = Adam(trained(pair.D), lr=config.lr_discriminator, betas=config.betas)
         seed_all(config.seed, run.index)  # from here on each process draws its own noise
         team = Team(run.processes, run.index, run.gather, run.average)
         x, z, batch = pair.draw(batches.peek(), run.device)
-        score = partial(pair.score, x, z, batch)
-        lay_out(pair.D, score, x)
-        if config.most_iterations:  # the hand-over alone leaves D's buffers as they are
-            energy_mode.settle(pair.D, score, team=team)
+        self._settle_d(team, x, z, batch)
         scale = saved["scale"] if saved is not None else spread(pair.real, batches.ahead(), team)
         keeps = needs_batch(partial(pair.score, x, z))
         places = max(memory.PLACES, math.ceil(memory.PAIRS / (len(tree_leaves(x)[0]) * team.count)))
@@ -132,12 +128,17 @@ class State:
         """Let D's copies take part from now on."""
         self.ensemble.called = True
         self.pair = self.ensemble.pair
+        self._settle_d(self.settings.team, x, z, batch)
+        copies = [parameter for member in self.ensemble.members[1:] for parameter in trained(member.D)]
+        self.adam_d.add_param_group({"params": copies})
+
+    def _settle_d(self, team: Team, x: Any, z: Any, batch: Any) -> None:
+        """Make D, as it takes part from now on, ready for the first iteration."""
         energy_mode.likelihood_mode(self.pair.D)
         score = partial(self.pair.score, x, z, batch)
         lay_out(self.pair.D, score, x)
-        energy_mode.settle(self.pair.D, score, team=self.settings.team)
-        copies = [parameter for member in self.ensemble.members[1:] for parameter in trained(member.D)]
-        self.adam_d.add_param_group({"params": copies})
+        if self.stage.config.most_iterations:  # the hand-over alone leaves D's buffers as they are
+            energy_mode.settle(self.pair.D, score, team=team)
 
     @property
     def weights(self) -> list[Tensor]:

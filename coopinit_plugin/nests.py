@@ -1,6 +1,6 @@
 """The tensors in a batch and in a network's output: named, found again, described."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from itertools import islice
 from typing import Any, NamedTuple
@@ -90,13 +90,16 @@ def batch_size(batch: Any) -> int | None:
     return next((int(part.tensor.shape[0]) for part in parts(batch) if part.tensor.ndim), None)
 
 
+def mapped(f: Callable[[Any], Any], nest: Any) -> Any:
+    """The nest with f of each of its leaves; a single tensor is not walked through, for speed."""
+    return f(nest) if isinstance(nest, Tensor) else tree_map(f, nest)
+
+
 def move(nest: Any, device: torch.device | None) -> Any:
     """Everything in the nest that can be moved, on the device; half precision made single, as the networks are."""
-    if isinstance(nest, Tensor):  # for speed
-        return _moved(nest, device)
     if isinstance(nest, Mapping) and not isinstance(nest, dict):  # e.g. the BatchFeature of transformers
         nest = dict(nest)
-    return tree_map(lambda leaf: _moved(leaf, device), nest)
+    return mapped(lambda leaf: _moved(leaf, device), nest)
 
 
 def _moved(leaf: Any, device: torch.device | None) -> Any:

@@ -37,8 +37,9 @@ from coopinit_plugin.result.words import tell
 logger = logging.getLogger(__name__)
 
 FAST_G = (
-    "G keeps its speed, for none of its layers lies before a normalisation: your loop may take back what the warm-up "
-    "gave. Divide G's learning rate there by 16, or add an R1 penalty and tell it, WarmStartConfig(r1=...)."
+    "G keeps its speed, for none of its layers could be made larger without changing its samples, as those before a "
+    "normalisation can: your loop may take back what the warm-up gave. Divide G's learning rate there by 16, or add an "
+    "R1 penalty and tell it, WarmStartConfig(r1=...)."
 )
 PROBES = 8  # samples at least: the logits of fewer are alike, or changed alike, by chance
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from coopinit_plugin.errors import CoopInitError
 from coopinit_plugin.method.logit_map import LOSSES, Loss
 from coopinit_plugin.method.pair import Pair, release_graphs
-from coopinit_plugin.nests import first_line, move
+from coopinit_plugin.nests import first_line, mapped, move
 
 Row = tuple[str, str, str]  # one line of the table that an adapter prints: what, its value, how that was found
 HOOKS = {  # each hook's arguments, and an example of what it returns
@@ -184,8 +184,7 @@ def bound(
 
     def logits(x: Any, z: Any, batch: Any) -> Tensor:
         with precision():  # D may work in place
-            own = x.clone() if isinstance(x, Tensor) else tree_map(torch.clone, x)
-            f: Tensor = move(score(D, own, fresh(z), batch), None)
+            f: Tensor = move(score(D, mapped(torch.clone, x), fresh(z), batch), None)
         return f if adapter.real_is_high else -f
 
     def after_d_step() -> None:
@@ -209,4 +208,4 @@ def bound(
 
 def fresh(z: Any) -> Any:
     """The same tensors in new containers, for networks that change the container they are given."""
-    return z if isinstance(z, Tensor) else tree_map(lambda leaf: leaf, z)
+    return mapped(lambda leaf: leaf, z)

@@ -33,19 +33,18 @@ Way = list[tuple[Tensor, Tensor | float]]  # what is multiplied by what
 def slowed_generator(
     pair: Pair, z: Any, z_again: Any, sizes: list[float], distance: float | None, penalised: bool
 ) -> int | None:
-    """Make G learn more slowly in the adversarial loop than D. Gives the number of weights that were changed.
+    """Make G learn more slowly in the adversarial loop than D.
 
-    ``None`` if it is to keep its speed.
-
-    They get so many times the `sizes` of before the warm-up: the farther it ended from the data, the less. A G that
-    translates, by two draws of latents for one batch, keeps its speed. G has to give the same at every call.
+    Gives the number of weights that were changed; ``None`` in place of 0 if G was to keep its speed. They get so many
+    times the `sizes` of before the warm-up: the farther it ended from the data, the less. A G that translates, by two
+    draws of latents for one batch, keeps its speed. G has to give the same at every call.
     """
     if follows_a_source(z, z_again):
         return None
     most = STEADY if penalised else SLOWER
     slower = max(1.0, most * min(1.0, (GOAL / distance) ** 2)) if distance else 1.0
     changed = _set_sizes(pair, z, [slower * size for size in sizes], levelled=slower > 1)
-    return changed if slower > 1 else changed or None
+    return None if slower == 1 and not changed else changed
 
 
 def follows_a_source(z: Any, again: Any) -> bool:
