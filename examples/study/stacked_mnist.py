@@ -187,6 +187,7 @@ def drawn(*networks: nn.Module) -> None:
 NETS = {
     **{norm: Net(lambda norm=norm: veegan(norm)) for norm in ("none", "batch", "spectral")},
     "plain-g": Net(plain_generator),
+    "plain-g-slow": Net(plain_generator, rates=(2e-4 / 16, 2e-4)),
     **{
         f"unrolled-{name}": Net(lambda share=share: unrolled(share), 256, 128, (1e-4, 2e-4), (0.5, 0.99))
         for name, share in (("quarter", 0.25), ("half", 0.5))
